@@ -1,0 +1,561 @@
+"""Fast convolution in NumPy: im2col, kn2row and Winograd's minimal filtering.
+
+Letters: N pictures, C channels in, K channels out, H x W pixels, R the side of a kernel, T tiles.
+
+A convolution layer has few formulas and many multiplications. The three algorithms here compute
+the same sums as the raw loops of `layers2.py`; each turns them into matrix products, the one thing
+a computer does at full speed, and each suits other shapes (`choose_algorithm`):
+
+==========  ==================================================  ===========================
+algorithm   multiplications per output value                    suits
+==========  ==================================================  ===========================
+im2col      R * R * C                                           any kernel, stride, channels
+kn2row      R * R * C                                           very few channels out
+winograd    36 / 16 * C, a quarter of 3 * 3 * C                 3x3, stride 1, many channels
+==========  ==================================================  ===========================
+
+Three habits make the rest of the speed:
+
+- *Memory is channels-last.* Arrays are NCHW in shape to every caller; inside, the C values of a
+  pixel lie side by side, so that copies move long runs and matrix products read unit strides.
+- *Strips.* A picture is cut into strips small enough for a core's cache. One thread takes a strip
+  through all stages (gather, multiply, transform, store) before it takes the next.
+- *`finish`.* What follows a convolution pixel by pixel (ReLU, pooling, a mask) is done to each
+  strip while it is still in cache.
+
+References
+----------
+.. [1] A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+.. [2] K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for
+       Document Processing", 2006 (im2col).
+.. [3] A. Vasudevan, A. Anderson, D. Gregg, "Parallel Multi Channel Convolution using General
+       Matrix Multiplication", ASAP 2017 (kn2row).
+"""
+
+from math import ceil
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from support.threads import run_strips, scratch, strips_of_rows
+
+# Winograd F(4x4, 3x3) [1]_, interpolation points 0, 1, -1, 2, -2 and infinity.
+BT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+AT = np.array(
+    [
+        [1, 1, 1, 1, 1, 0],
+        [0, 1, -1, 2, -2, 0],
+        [0, 1, 1, 4, 4, 0],
+        [0, 1, -1, 8, -8, 1],
+    ]
+)
+TILE = 4  # outputs along the side of a Winograd tile; it reads TILE + 2 inputs
+
+STRIP_TILES = 60  # tiles a strip: large enough for full speed, small enough for the cache
+STRIP_BYTES = 1 << 20  # the same for im2col: bytes of gathered windows a strip
+SMALL_PRODUCT = 10**6  # OpenBLAS multiplies without repacking where M * N * K is at most this
+
+ALGORITHMS = ("im2col", "kn2row", "winograd")
+
+
+def choose_algorithm(kernel_size, stride, channel_in, channel_out):
+    """Return the name of the fastest algorithm for a convolution of this shape.
+
+    Parameters
+    ----------
+    kernel_size, stride, channel_in, channel_out : int
+
+    Returns
+    -------
+    str
+        One of `ALGORITHMS`.
+    """
+    if channel_out < 16 and stride == 1:  # a matrix product with so few columns is slow
+        return "kn2row"
+    if kernel_size == 3 and stride == 1 and channel_in >= 16:
+        return "winograd"
+    return "im2col"
+
+
+def prepare_filters(weight, algorithm):
+    """Bring `weight` into the form its algorithm multiplies with.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (channel_in, R, R, channel_out)
+    algorithm : str
+
+    Returns
+    -------
+    ndarray
+        - im2col: (R * R * C, K), rows in the order in which a window is gathered;
+        - kn2row: (C, R * R * K), one block of columns for each position in the kernel;
+        - winograd: (36, S, C, K / S), the transform U = G w G^T of each filter, its 36 values
+          first; S blocks of channels out keep each product small (see `winograd`).
+    """
+    C, R, _, K = weight.shape
+    if algorithm == "im2col":
+        # (C, R, R, K) -> (R, R, C, K) -> (R R C, K)
+        return np.ascontiguousarray(weight.transpose(1, 2, 0, 3)).reshape(R * R * C, K)
+    if algorithm == "kn2row":
+        return np.ascontiguousarray(weight).reshape(C, R * R * K)
+    blocks = 1
+    while K % (2 * blocks) == 0 and STRIP_TILES * C * (K // blocks) > SMALL_PRODUCT:
+        blocks *= 2
+    # Both sides of G w G^T at once: the Kronecker square of G times the nine values of a filter.
+    GG = np.kron(G, G).astype(weight.dtype)  # (36, 9)
+    w = np.ascontiguousarray(weight).reshape(C, 9, blocks, K // blocks)
+    U = np.empty((36, blocks, C, K // blocks), weight.dtype)
+    # (36, 9) @ (C, S, 9, K/S) -> (C, S, 36, K/S), stored as (36, S, C, K/S)
+    np.matmul(GG, w.transpose(0, 2, 1, 3), out=U.transpose(2, 1, 0, 3))
+    return U
+
+
+def check_algorithm(algorithm, kernel_size, stride):
+    """Raise ValueError unless `algorithm` is None or one that can do this kernel and stride."""
+    if algorithm is None:
+        return
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
+    if algorithm == "winograd" and (kernel_size != 3 or stride != 1):
+        raise ValueError(
+            f"winograd is made for 3x3 kernels at stride 1, got {kernel_size}x{kernel_size} "
+            f"at stride {stride}"
+        )
+    if algorithm == "kn2row" and stride != 1:
+        raise ValueError(f"kn2row is made for stride 1, got stride {stride}")
+
+
+def convolve(padded, filters, bias, shape, kernel_size, stride, algorithm):
+    """Return the convolution of padded pictures, by the algorithm named.
+
+    Parameters
+    ----------
+    padded : ndarray of shape (N, Hp, Wp, C)
+        From `pad` or `spread`.
+    filters : ndarray
+        From `prepare_filters`, for the same algorithm.
+    bias : ndarray of shape (K,) or None
+    shape : tuple
+        (Ho, Wo, K), the shape of the output of one picture.
+    kernel_size, stride : int
+    algorithm : str
+
+    Returns
+    -------
+    ndarray of shape (N, Ho, Wo, K)
+        May be a view of an array that is up to three pixels larger each way.
+    """
+    Ho, Wo, K = shape
+    out = np.empty((len(padded), whole_tiles(Ho), whole_tiles(Wo), K), padded.dtype)
+    exact = out[:, :Ho, :Wo]
+    if algorithm == "winograd":
+        winograd(padded, filters, bias, out)
+    elif algorithm == "kn2row":
+        kn2row(padded, filters, bias, kernel_size, exact)
+    else:
+        im2col(padded, filters, bias, kernel_size, stride, exact)
+    return exact
+
+
+def whole_tiles(length):
+    """Return `length` rounded up to a multiple of Winograd's tiles."""
+    return ceil(length / TILE) * TILE
+
+
+def padded_buffer(shape, padding, dtype, memory=None):
+    """Return an array for pictures with a border of zeros, and the view of its inside.
+
+    Parameters
+    ----------
+    shape : tuple
+        (N, H, W, C).
+    padding : int
+        Zeros on each side. At the bottom and on the right stand three more, so that Winograd's
+        tiles may hang over.
+    dtype : dtype
+    memory : ndarray of shape (size,), optional
+        Where to put it, in place of fresh memory; of this dtype and large enough.
+
+    Returns
+    -------
+    padded : ndarray of shape (N, H + 2 padding + 3, W + 2 padding + 3, C)
+    inside : ndarray of shape (N, H, W, C)
+        The view of `padded` that holds the pictures; its values are not initialised.
+    """
+    N, H, W, C = shape
+    full = (N, H + 2 * padding + TILE - 1, W + 2 * padding + TILE - 1, C)
+    if memory is None:
+        padded = np.empty(full, dtype)
+    else:
+        padded = memory[: int(np.prod(full))].reshape(full)
+    rows, columns = slice(padding, padding + H), slice(padding, padding + W)
+    padded[:, : rows.start] = 0
+    padded[:, rows.stop :] = 0
+    padded[:, rows, : columns.start] = 0
+    padded[:, rows, columns.stop :] = 0
+    return padded, padded[:, rows, columns]
+
+
+def pad(pictures, padding):
+    """Return pictures (N, C, H, W) channels-last with a border of zeros, as `padded_buffer` does.
+
+    This is where NCHW memory of a caller's becomes channels-last; pictures that are channels-last
+    in memory already are merely copied.
+    """
+    x = pictures.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
+    padded, inside = padded_buffer(x.shape, padding, x.dtype)
+
+    def strip(n, y0, y1):
+        np.copyto(inside[n, y0:y1], x[n, y0:y1])
+
+    N, H, W, C = x.shape
+    run_strips(strip, strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize)))
+    return padded
+
+
+def spread(top_diff, size, kernel_size, stride, padding):
+    """Return a gradient laid out so that one convolution at stride 1 carries it back.
+
+    The gradient of the pixel h of the padded input collects dy[o] * W[h - s o] over the outputs o
+    whose windows reach it. Written as a convolution with the turned filter, dy stands s apart with
+    zeros between, K - 1 zeros before the first, and the input's padding cut off again:
+
+        row j of the result = dy[o]  where  j = s o + K - 1 - p,  else 0;  0 <= j < H + K - 1.
+
+    Parameters
+    ----------
+    top_diff : ndarray of shape (N, K, Ho, Wo)
+    size : tuple
+        (H, W) of the input of the layer.
+    kernel_size, stride, padding : int
+
+    Returns
+    -------
+    ndarray of shape (N, H + K - 1 + 3, W + K - 1 + 3, K)
+    """
+    shift = kernel_size - 1 - padding
+    if stride == 1 and shift >= 0:
+        return pad(top_diff, shift)
+    N, K, Ho, Wo = top_diff.shape
+    H, W = (length + kernel_size - 1 for length in size)
+    padded = np.zeros((N, H + TILE - 1, W + TILE - 1, K), top_diff.dtype)
+    first = max(0, ceil(-shift / stride))  # outputs before it saw padding only
+    start = stride * first + shift
+    target = padded[:, start:H:stride, start:W:stride]
+    rows, columns = min(Ho - first, target.shape[1]), min(Wo - first, target.shape[2])
+    if rows > 0 and columns > 0:
+        # (N, K, Ho, Wo) -> (N, Ho, Wo, K)
+        dy = top_diff.transpose(0, 2, 3, 1)[:, first : first + rows, first : first + columns]
+        target[:, :rows, :columns] = dy
+    return padded
+
+
+def im2col(padded, filters, bias, kernel_size, stride, out, finish=None):
+    """Convolve by copying each window into a row, then one matrix product a strip [2]_.
+
+    A window of R x R pixels becomes a row of R * R * C numbers, so a strip of P output pixels
+    becomes a (P, R R C) matrix; times the (R R C, K) filters it gives all P x K outputs.
+
+    Cost for each output pixel: R R C numbers copied, R R C K multiplications.
+    """
+    N, Ho, Wo, K = out.shape
+    C, R = padded.shape[3], kernel_size
+    sn, sy, sx, sc = padded.strides
+    # All windows as a view, nothing copied yet; R pixels of a row with their C channels are
+    # contiguous, hence one axis of R * C.
+    windows = as_strided(
+        padded, (N, Ho, Wo, R, R * C), (sn, stride * sy, stride * sx, sy, sc), writeable=False
+    )
+
+    def strip(n, y0, y1):
+        P = (y1 - y0) * Wo
+        rows = scratch("windows", (y1 - y0, Wo, R, R * C), padded.dtype)
+        np.copyto(rows, windows[n, y0:y1])
+        product = scratch("product", (P, K), padded.dtype)
+        np.matmul(rows.reshape(P, R * R * C), filters, out=product)
+        block = out[n, y0:y1]
+        if bias is None:
+            np.copyto(block, product.reshape(y1 - y0, Wo, K))
+        else:
+            np.add(product.reshape(y1 - y0, Wo, K), bias, out=block)
+        if finish:
+            finish(n, y0, 0, block)
+
+    row_bytes = Wo * R * R * C * padded.itemsize
+    run_strips(strip, strips_of_rows(N, Ho, STRIP_BYTES // row_bytes))
+
+
+def kn2row(padded, filters, bias, kernel_size, out, finish=None):
+    """Convolve by one 1x1 product for each position in the kernel, shifted and added [3]_.
+
+    The product (P, C) @ (C, R R K) says what each pixel contributes to each of the R x R outputs
+    that see it; adding the R x R pictures, each shifted to its place, gives the output. With few
+    channels out (the gradient of the picture itself has three) that is far less to copy than
+    im2col's windows.
+
+    Cost for each pixel: R R C K multiplications, R R K additions. Stride 1 only.
+    """
+    N, Ho, Wo, K = out.shape
+    C, R = padded.shape[3], kernel_size
+    Wp = Wo + R - 1
+
+    def strip(n, y0, y1):
+        rows = y1 - y0 + R - 1
+        pixels = scratch("pixels", (rows, Wp, C), padded.dtype)
+        np.copyto(pixels, padded[n, y0 : y0 + rows, :Wp])
+        product = scratch("product", (rows * Wp, R * R * K), padded.dtype)
+        np.matmul(pixels.reshape(rows * Wp, C), filters, out=product)
+        parts = product.reshape(rows, Wp, R, R, K)
+        block = out[n, y0:y1]
+        block[...] = 0 if bias is None else bias
+        for i in range(R):
+            for j in range(R):
+                block += parts[i : i + y1 - y0, j : j + Wo, i, j]
+        if finish:
+            finish(n, y0, 0, block)
+
+    row_bytes = Wp * max(C, R * R * K) * padded.itemsize
+    run_strips(strip, strips_of_rows(N, Ho, STRIP_BYTES // row_bytes))
+
+
+def strips_of_tiles(pictures, rows, columns):
+    """Return (picture, first row, last + 1, first column, last + 1) of strips of tiles."""
+    return [
+        (n, r0, r1, t0, t1)
+        for n, r0, r1 in strips_of_rows(pictures, rows, STRIP_TILES // columns)
+        for _, t0, t1 in strips_of_rows(1, columns, STRIP_TILES)
+    ]
+
+
+def sandwich(matrix, tiles, half, out):
+    """Compute ``matrix @ tile @ matrix.T`` for every tile and channel, into `out`.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (m, q)
+    tiles : ndarray whose values are (T, q, q, C)
+    half : ndarray of shape (size,)
+        Memory for what stands between the two products, T m q C values.
+    out : ndarray whose values are (T, m, m, C)
+        May lie in the memory of `tiles`.
+    """
+    m, q = matrix.shape
+    C = out.shape[-1]
+    T = out.size // (m * m * C)
+    half = half[: T * m * q * C]
+    # From the left, on whole rows of pixels: (m, q) @ (T, q, q C) -> (T, m, q C)
+    np.matmul(matrix, tiles.reshape(T, q, q * C), out=half.reshape(T, m, q * C))
+    # From the right, row by row: (m, q) @ (T m, q, C) -> (T m, m, C)
+    np.matmul(matrix, half.reshape(T * m, q, C), out=out.reshape(T * m, m, C))
+
+
+def winograd(padded, filters, bias, out, finish=None):
+    """Convolve 3x3 at stride 1 by Winograd's F(4x4, 3x3) [1]_.
+
+    In one dimension: four neighbouring outputs y of a 3-tap filter g read six inputs d. Done
+    directly they cost 12 multiplications. But inputs and filter are the coefficients of two
+    polynomials and the outputs those of (part of) their product, and a product of polynomials
+    may be taken point by point: evaluate both at six points, multiply the six pairs, interpolate.
+    With the matrices above,
+
+        y = A^T [(G g) * (B^T d)]        6 multiplications instead of 12.
+
+    In two dimensions the same is done along columns and along rows. The picture is cut into
+    4x4 tiles of outputs, each reading 6x6 inputs that overlap the neighbours' by two pixels:
+
+        . . . . . . . .        V = B^T d B      (6, 6)   transform of a tile of inputs
+        . +-----------.-       U = G g G^T      (6, 6)   transform of a filter, done once
+        . | 4x4     | .        M = U * V        (6, 6)   36 multiplications instead of 144
+        . | outputs | .        Y = A^T M A      (4, 4)   the tile of outputs
+        . |         | .
+        . +-----------.        With channels, each of the 36 products is a matrix product
+        . . . . . . . .        over them: M[k] = V[k] @ U[k], (T, C) @ (C, K).
+
+    Cost for each tile and channel: 36 numbers gathered; 2 * 6 * 36 multiplications for V and
+    2 * (24 * 6 + 16 * 6) for Y, by small matrix products; and 36 K for M, which is the part that
+    direct convolution does with 144 K.
+
+    The bias is added to M alone, at the point (1, 1): column 1 of A^T is all ones, so that A^T M A
+    spreads what is added there to all 16 outputs.
+
+    `out` must be a whole number of tiles high and wide, and `padded` two pixels more each way.
+    """
+    N, Ho, Wo, K = out.shape
+    C = padded.shape[3]
+    blocks = filters.shape[1]
+    bt, at = BT.astype(padded.dtype), AT.astype(padded.dtype)
+    sn, sy, sx, sc = padded.strides
+    # The overlapping tiles as a view; six pixels of a row with their channels are contiguous.
+    tiles = as_strided(
+        padded,
+        (N, Ho // TILE, Wo // TILE, 6, 6 * C),
+        (sn, TILE * sy, TILE * sx, sy, sc),
+        writeable=False,
+    )
+
+    def strip(n, r0, r1, t0, t1):
+        rows, columns = r1 - r0, t1 - t0
+        T = rows * columns
+        a = scratch("a", T * 36 * max(C, K), padded.dtype)  # each stage reads one, writes the other
+        b = scratch("b", T * 36 * max(C, K), padded.dtype)
+
+        d = a[: T * 36 * C].reshape(rows, columns, 6, 6 * C)
+        np.copyto(d, tiles[n, r0:r1, t0:t1])
+        V = a[: T * 36 * C].reshape(T, 36, C)
+        sandwich(bt, d, half=b, out=V)  # B^T d B
+
+        M = b[: T * 36 * K].reshape(T, 36, blocks, K // blocks)
+        # (T, 36, C) -> (36, 1, T, C);  (36, 1, T, C) @ (36, S, C, K/S) -> (36, S, T, K/S)
+        np.matmul(V.transpose(1, 0, 2)[:, None], filters, out=M.transpose(1, 2, 0, 3))
+        if bias is not None:
+            M[:, 7] += bias.reshape(blocks, K // blocks)  # 7 = 6 * 1 + 1, the point (1, 1)
+
+        Y = b[: T * 16 * K].reshape(T, 16, K)
+        sandwich(at, M, half=a, out=Y)  # A^T M A; M is no longer needed when Y overwrites it
+
+        block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
+        oy, ox, oc = block.strides
+        # (rows, columns, 4, 4 K) -> (rows, 4, columns, 4 K): tiles side by side again
+        as_strided(block, (rows, TILE, columns, TILE * K), (TILE * oy, oy, TILE * ox, oc))[...] = (
+            Y.reshape(rows, columns, TILE, TILE * K).transpose(0, 2, 1, 3)
+        )
+        if finish:
+            finish(n, TILE * r0, TILE * t0, block)
+
+    run_strips(strip, strips_of_tiles(N, Ho // TILE, Wo // TILE))
+
+
+
+def weight_gradient(padded, top_diff, kernel_size, stride, algorithm=None):
+    """Return the gradient of the loss by the weights of a convolution.
+
+    Parameters
+    ----------
+    padded : ndarray of shape (N, Hp, Wp, C)
+        The layer's input, from `pad`.
+    top_diff : ndarray of shape (N, K, Ho, Wo)
+    kernel_size, stride : int
+    algorithm : str, optional
+        Forces the choice; kn2row has no form of its own here and stands for im2col.
+
+    Returns
+    -------
+    ndarray of shape (C, R, R, K)
+    """
+    C, K = padded.shape[3], top_diff.shape[1]
+    if algorithm is None:
+        algorithm = choose_algorithm(kernel_size, stride, min(C, K), max(C, K))
+    if algorithm == "winograd":
+        return winograd_weight_gradient(padded, pad(top_diff, 0), top_diff.shape[2:])
+    dy = top_diff.transpose(0, 2, 3, 1)  # (N, K, Ho, Wo) -> (N, Ho, Wo, K)
+    return im2col_weight_gradient(padded, dy, kernel_size, stride)
+
+
+def im2col_weight_gradient(padded, dy, kernel_size, stride):
+    """Correlate input and gradient through the windows of `im2col`.
+
+    Where the forward pass multiplies windows (P, R R C) by filters (R R C, K), the gradient of
+    the filters is the transposed windows times the gradient of the product: (R R C, P) @ (P, K).
+    """
+    N, Ho, Wo, K = dy.shape
+    C, R = padded.shape[3], kernel_size
+    sn, sy, sx, sc = padded.strides
+    windows = as_strided(
+        padded, (N, Ho, Wo, R, R * C), (sn, stride * sy, stride * sx, sy, sc), writeable=False
+    )
+    strips = strips_of_rows(N, Ho, STRIP_BYTES // (Wo * R * R * C * padded.itemsize))
+    # A few groups of strips, each with its own sum: who adds what must not hang on the threads.
+    groups = min(len(strips), 8)
+    sums = np.zeros((groups, R * R * C, K), padded.dtype)
+
+    def group(g):
+        for n, y0, y1 in strips[g::groups]:
+            P = (y1 - y0) * Wo
+            rows = scratch("windows", (y1 - y0, Wo, R, R * C), padded.dtype)
+            np.copyto(rows, windows[n, y0:y1])
+            top = scratch("product", (y1 - y0, Wo, K), padded.dtype)
+            np.copyto(top, dy[n, y0:y1])
+            sums[g] += rows.reshape(P, R * R * C).T @ top.reshape(P, K)
+
+    run_strips(group, [(g,) for g in range(groups)])
+    # (R R C, K) -> (R, R, C, K) -> (C, R, R, K)
+    return np.ascontiguousarray(sums.sum(axis=0).reshape(R, R, C, K).transpose(2, 0, 1, 3))
+
+
+def winograd_weight_gradient(padded, dy, size):
+    """Correlate input and gradient through the 36 products of `winograd`.
+
+    Y = A^T M A and M = U * V are linear in M and U, so their gradients go back through the
+    transposed matrices, and those of U add up over all tiles:
+
+        dM = A dY A^T        dU[k] = V[k]^T @ dM[k], (C, T) @ (T, K)        dw = G^T dU G
+
+    Parameters
+    ----------
+    padded : ndarray of shape (N, Hp, Wp, C)
+    dy : ndarray of shape (N, Ho + 3, Wo + 3, K)
+        The gradient with zeros on the right and below, from `pad`.
+    size : tuple
+        (Ho, Wo).
+    """
+    dtype = padded.dtype
+    C, K = padded.shape[3], dy.shape[3]
+    N, rows, columns = len(padded), whole_tiles(size[0]) // TILE, whole_tiles(size[1]) // TILE
+    bt, a = BT.astype(dtype), AT.T.astype(dtype)
+
+    def view_tiles(array, side, channels):
+        sn, sy, sx, sc = array.strides
+        shape = (N, rows, columns, side, side * channels)
+        return as_strided(array, shape, (sn, TILE * sy, TILE * sx, sy, sc), writeable=False)
+
+    d_tiles, dy_tiles = view_tiles(padded, 6, C), view_tiles(dy, TILE, K)
+    dU = np.zeros((36, C, K), dtype)
+    strips = strips_of_tiles(N, rows, columns)
+    sizes = [(r1 - r0) * (t1 - t0) for _, r0, r1, t0, t1 in strips]
+    chunk = max(1, 1024 // STRIP_TILES)  # strips at a time, which bounds the memory
+    for first in range(0, len(strips), chunk):
+        starts = np.cumsum([0, *sizes[first : first + chunk]])
+        V = np.empty((starts[-1], 36, C), dtype)
+        dM = np.empty((starts[-1], 36, K), dtype)
+
+        def transform(i, V=V, dM=dM, starts=starts, first=first):
+            n, r0, r1, t0, t1 = strips[first + i]
+            shape, T = (r1 - r0, t1 - t0), sizes[first + i]
+            mine = slice(starts[i], starts[i + 1])
+            half = scratch("a", T * 36 * max(C, K), dtype)
+            tiles = scratch("b", (*shape, 6, 6 * C), dtype)
+            np.copyto(tiles, d_tiles[n, r0:r1, t0:t1])
+            sandwich(bt, tiles, half, V[mine])
+            tiles = scratch("b", (*shape, TILE, TILE * K), dtype)
+            np.copyto(tiles, dy_tiles[n, r0:r1, t0:t1])
+            sandwich(a, tiles, half, dM[mine])
+
+        def multiply(k, V=V, dM=dM):
+            dU[k] += V[:, k].T @ dM[:, k]
+
+        run_strips(transform, [(i,) for i in range(len(starts) - 1)])
+        run_strips(multiply, [(k,) for k in range(36)])
+    GG = np.kron(G, G).astype(dtype)  # (36, 9)
+    # (9, 36) @ (36, C K) -> (9, C, K) -> (C, 9, K)
+    dw = (GG.T @ dU.reshape(36, C * K)).reshape(9, C, K).transpose(1, 0, 2)
+    return np.ascontiguousarray(dw).reshape(C, 3, 3, K)

@@ -1,0 +1,57 @@
+"""Checks of what the layers are given; each failure names what was expected and what came."""
+
+import numpy as np
+
+
+def check_positive(**numbers):
+    """Raise unless every number is an int of at least 1 (``check_positive(stride=stride)``)."""
+    _check_integers(numbers, least=1)
+
+
+def check_not_negative(**numbers):
+    """Raise unless every number is an int of at least 0."""
+    _check_integers(numbers, least=0)
+
+
+def _check_integers(numbers, least):
+    for name, number in numbers.items():
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
+            raise TypeError(f"{name} must be an int, got {type(number).__name__}")
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}, got {number}")
+
+
+def check_floating(name, array):
+    """Raise TypeError unless `array` is a NumPy array of float32 or float64 values."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected {name} to be a NumPy array, got {type(array).__name__}")
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"expected {name} of float32 or float64 values, got {array.dtype}")
+
+
+def check_shape(name, array, shape):
+    """Raise unless `array` is floating point and of this very shape."""
+    check_floating(name, array)
+    if array.shape != tuple(shape):
+        raise ValueError(f"expected {name} of shape {tuple(shape)}, got {array.shape}")
+
+
+def check_rows(name, array):
+    """Raise unless `array` is a batch of rows (N, D), neither of the two being 0."""
+    check_floating(name, array)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"expected {name} of shape (N, D), neither of them 0, got {array.shape}")
+
+
+def check_pictures(name, array, channels=None):
+    """Raise unless `array` is a batch of pictures (N, C, H, W), none of the four being 0."""
+    check_floating(name, array)
+    wanted = f"(N, {channels or 'C'}, H, W)"
+    if array.ndim != 4:
+        raise ValueError(f"expected {name} of shape {wanted}, got {array.ndim} axes: {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"expected {name} of shape {wanted}, none of them 0, got {array.shape}")
+    if channels is not None and array.shape[1] != channels:
+        raise ValueError(
+            f"expected {name} with {channels} channels, got {array.shape[1]}: {array.shape}"
+        )

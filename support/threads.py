@@ -1,0 +1,157 @@
+"""Sharing the strips of an array operation among threads.
+
+NumPy lets go of the interpreter lock while it computes, so that ordinary Python threads run at the
+same time. Each takes the next strip of the picture and works on it in buffers small enough for its
+cache; BLAS is held to one thread meanwhile, as the strips already fill the processors.
+
+What a strip is depends on the shapes alone and each strip is computed by one thread from start to
+end, so results are the same to the last bit for any number of threads.
+"""
+
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import pairwise
+from math import ceil
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+
+def available_cpus():
+    """Return the number of CPUs this process may use (its affinity, not the machine's total)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_lock = threading.Lock()
+_threads = None  # None: as many as there are CPUs
+_pool = None  # the helper threads; the caller's own thread works too
+_pool_size = 0
+_blas = None  # threadpoolctl's view of the BLAS libraries, made at first use
+_blas_limit = None  # the limit in force while any caller is inside `single_threaded_blas`
+_blas_users = 0
+_local = threading.local()
+
+
+def set_threads(number):
+    """Set how many threads take strips.
+
+    Parameters
+    ----------
+    number : int or None
+        At least 1; None stands for as many as there are CPUs.
+
+    Raises
+    ------
+    ValueError
+        If `number` is less than 1.
+    """
+    global _threads
+    if number is not None and number < 1:
+        raise ValueError(f"the number of threads must be at least 1, got {number}")
+    _threads = number
+
+
+def get_threads():
+    """Return the number of threads that take strips."""
+    return _threads or available_cpus()
+
+
+@contextmanager
+def single_threaded_blas():
+    """Hold BLAS to one thread; the last of several concurrent users restores what was before.
+
+    Where no BLAS library can be controlled this does nothing, and the work is merely slower.
+    """
+    global _blas, _blas_limit, _blas_users
+    with _lock:
+        if _blas is None:
+            _blas = ThreadpoolController().select(user_api="blas")
+        if _blas_users == 0:
+            _blas_limit = _blas.limit(limits=1)
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.restore_original_limits()
+
+
+def run_strips(function, strips):
+    """Call `function(*strip)` for every strip, shared among the threads.
+
+    An exception in one strip, or Ctrl-C, stops the others and is raised here.
+    """
+    strips = list(strips)
+    numbers = itertools.count()  # `next` of it is atomic: each number goes to one thread
+    stop = threading.Event()
+
+    def work():
+        try:
+            while (number := next(numbers)) < len(strips) and not stop.is_set():
+                function(*strips[number])
+        except BaseException:
+            stop.set()
+            raise
+
+    with single_threaded_blas():
+        helpers = _start(work, min(get_threads(), len(strips)) - 1)
+        try:
+            work()
+            wait(helpers)
+        except BaseException:
+            stop.set()
+            wait(helpers)
+            raise
+    for helper in helpers:
+        helper.result()
+
+
+def _start(work, number):
+    """Start `work` in `number` helper threads (a larger pool is made when more are needed)."""
+    global _pool, _pool_size
+    with _lock:
+        if number > _pool_size:
+            if _pool is not None:
+                _pool.shutdown(wait=False)
+            _pool, _pool_size = ThreadPoolExecutor(number, thread_name_prefix="strips"), number
+        return [_pool.submit(work) for _ in range(number)]
+
+
+def _forget_after_fork():
+    """Forget the parent's threads and locks, none of which live on in a forked child."""
+    global _lock, _pool, _pool_size, _blas_users
+    if _blas_users:
+        _blas_limit.restore_original_limits()
+    _lock, _pool, _pool_size, _blas_users = threading.Lock(), None, 0, 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def strips_of_rows(pictures, height, rows):
+    """Return (picture, first row, last row + 1) of strips of at most `rows` rows."""
+    rows = max(1, rows)
+    count = ceil(height / rows)  # strips of nearly equal height keep all threads busy to the end
+    edges = [height * i // count for i in range(count + 1)]
+    return [(n, y0, y1) for n in range(pictures) for y0, y1 in pairwise(edges)]
+
+
+def scratch(name, shape, dtype):
+    """Return this thread's buffer `name` as an uninitialised array of the given shape.
+
+    The memory is kept and handed out again at the next call with the same name: fresh large
+    arrays cost a page fault for every 4 KiB.
+    """
+    buffers = _local.__dict__
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if name not in buffers or buffers[name].nbytes < size:
+        buffers[name] = np.empty(size, np.uint8)
+    return buffers[name][:size].view(dtype).reshape(shape)
