@@ -169,7 +169,7 @@ def convolve(padded, filters, bias, shape, kernel_size, stride, algorithm):
     out = np.empty((len(padded), whole_tiles(Ho), whole_tiles(Wo), K), padded.dtype)
     exact = out[:, :Ho, :Wo]
     if algorithm == "winograd":
-        winograd(padded, filters, bias, out)
+        winograd(padded, filters, bias, out.shape, out)
     elif algorithm == "kn2row":
         kn2row(padded, filters, bias, kernel_size, exact)
     else:
@@ -369,7 +369,7 @@ def sandwich(matrix, tiles, half, out):
     np.matmul(matrix, half.reshape(T * m, q, C), out=out.reshape(T * m, m, C))
 
 
-def winograd(padded, filters, bias, out, finish=None):
+def winograd(padded, filters, bias, shape, out, finish=None):
     """Convolve 3x3 at stride 1 by Winograd's F(4x4, 3x3) [1]_.
 
     In one dimension: four neighbouring outputs y of a 3-tap filter g read six inputs d. Done
@@ -398,9 +398,11 @@ def winograd(padded, filters, bias, out, finish=None):
     The bias is added to M alone, at the point (1, 1): column 1 of A^T is all ones, so that A^T M A
     spreads what is added there to all 16 outputs.
 
-    `out` must be a whole number of tiles high and wide, and `padded` two pixels more each way.
+    The output has the given shape, (N, Ho, Wo, K), Ho and Wo being whole numbers of tiles; `padded`
+    must be two pixels larger each way. Where `out` is None, blocks live in the cache only and are
+    gone after `finish`.
     """
-    N, Ho, Wo, K = out.shape
+    N, Ho, Wo, K = shape
     C = padded.shape[3]
     blocks = filters.shape[1]
     bt, at = BT.astype(padded.dtype), AT.astype(padded.dtype)
@@ -433,7 +435,10 @@ def winograd(padded, filters, bias, out, finish=None):
         Y = b[: T * 16 * K].reshape(T, 16, K)
         sandwich(at, M, half=a, out=Y)  # A^T M A; M is no longer needed when Y overwrites it
 
-        block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
+        if out is not None:
+            block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
+        else:
+            block = scratch("block", (TILE * rows, TILE * columns, K), padded.dtype)
         oy, ox, oc = block.strides
         # (rows, columns, 4, 4 K) -> (rows, 4, columns, 4 K): tiles side by side again
         as_strided(block, (rows, TILE, columns, TILE * K), (TILE * oy, oy, TILE * ox, oc))[...] = (

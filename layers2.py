@@ -115,7 +115,7 @@ class ConvolutionalLayer:
         self.weight = None
         self.bias = None
         self.frozen = False
-        self._prepared = {}  # filters as the algorithms want them, kept while frozen
+        self._prepared = {}  # while frozen: which weight, and its form for each algorithm
         # gradients
         self.d_weight = None
         self.d_bias = None
@@ -405,14 +405,15 @@ class ConvolutionalLayer:
         frozen layer computes each form once.
         """
         key = (algorithm, np.dtype(dtype), turned)
-        if self.frozen and key in self._prepared:
-            return self._prepared[key]
+        of, filters = self._prepared.get(key, (None, None))
+        if of is self.weight:
+            return filters
         weight = self.weight.astype(dtype, copy=False)
         if turned:
             weight = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)  # (C, K, K, Co) -> (Co, K, K, C)
         filters = conv_kernels.prepare_filters(weight, algorithm)
         if self.frozen:
-            self._prepared[key] = filters
+            self._prepared[key] = (self.weight, filters)
         return filters
 
 

@@ -61,8 +61,8 @@ class ContentLossLayer:
             If the two differ in shape, or are not floating-point arrays of this form.
         """
         self._check(input_layer, content_layer)
-        difference = (input_layer - content_layer).ravel(order="K")
-        return float(np.dot(difference, difference)) / (2 * input_layer.size)
+        squares = np.square(input_layer - content_layer)
+        return float(np.sum(squares, dtype=np.float64)) / (2 * input_layer.size)
 
     def backward(self, input_layer, content_layer):
         """Return dL/dX, of the shape of `input_layer`; parameters and errors as in `forward`.
@@ -70,7 +70,7 @@ class ContentLossLayer:
         Of the sum only one term holds a given X, and d/dX (X - Y)^2 / 2 = X - Y.
         """
         self._check(input_layer, content_layer)
-        difference = input_layer - content_layer
+        difference = input_layer - content_layer.astype(input_layer.dtype, copy=False)
         difference /= input_layer.size
         return difference
 
@@ -161,6 +161,7 @@ class StyleLossLayer:
         # the arrays seen last; weak references, which only serve to tell whether these are others
         self._input = _nothing
         self._style = _nothing
+        self._positions = None  # H W of that input
         self._style_per_position = None  # Gram matrices of the style, by its number of positions
 
     def forward(self, input_layer, style_layer):
@@ -190,12 +191,12 @@ class StyleLossLayer:
             self._style_per_position = gram(style_layer) / positions
             self._style = weakref.ref(style_layer)
             self.gram_style = None
-        div = C**2 * (H * W) ** 2
-        if self.gram_style is None or self.div != div:
+        if self.gram_style is None or self._positions != H * W:
             self.gram_style = self._style_per_position * (H * W)
-        self.div = div
+        self.div = C**2 * (H * W) ** 2
         self.gram_input = gram(input_layer)
         self._input = weakref.ref(input_layer)
+        self._positions = H * W
         difference = (self.gram_input - self.gram_style) / (H * W)  # scaled first: no overflow
         return float(np.sum(np.square(difference))) / (4 * N * C**2)
 
@@ -222,11 +223,11 @@ class StyleLossLayer:
         ValueError, TypeError
             As in `forward`.
         """
+        self._check(input_layer, style_layer)
         if self._input() is not input_layer or self._style() is not style_layer:
             self.forward(input_layer, style_layer)
         N, C, H, W = input_layer.shape
-        scaled = (self.gram_input - self.gram_style) / (H * W)
-        scaled = (scaled / (N * C**2 * H * W)).astype(input_layer.dtype, copy=False)
+        scaled = self.gram_gradient()
         x = input_layer.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
         dx = np.empty((N, H, W, C), x.dtype)
 
@@ -238,6 +239,29 @@ class StyleLossLayer:
 
         run_strips(strip, strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize)))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+    def gram_gradient(self):
+        """Return the matrix that `backward` multiplies with: (G - A) / (N C^2 H^2 W^2).
+
+        It is all that a network needs to know of this loss which has X at hand itself
+        (`support.fused`), and far smaller than the gradient.
+
+        Returns
+        -------
+        ndarray of shape (N, C, C)
+
+        Raises
+        ------
+        RuntimeError
+            If called before `forward`.
+        """
+        if self.gram_input is None:
+            raise RuntimeError("gram_gradient needs a forward pass first")
+        # in two steps: the number of positions to the fourth power would overflow float32
+        positions = self._positions
+        difference = (self.gram_input - self.gram_style) / positions
+        scaled = difference / (len(difference) * difference.shape[1] ** 2 * positions)
+        return scaled.astype(self.gram_input.dtype, copy=False)
 
     def _check(self, input_layer, style_layer):
         check_pictures("input_layer", input_layer)
