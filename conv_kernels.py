@@ -37,7 +37,7 @@ from math import ceil
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from support.threads import run_strips, scratch, strips_of_rows
+from support.threads import run_strips, scratch, single_threaded_blas, strips_of_rows
 
 # Winograd F(4x4, 3x3) [1]_, interpolation points 0, 1, -1, 2, -2 and infinity.
 BT = np.array(
@@ -126,7 +126,8 @@ def prepare_filters(weight, algorithm):
     w = np.ascontiguousarray(weight).reshape(C, 9, blocks, K // blocks)
     U = np.empty((36, blocks, C, K // blocks), weight.dtype)
     # (36, 9) @ (C, S, 9, K/S) -> (C, S, 36, K/S), stored as (36, S, C, K/S)
-    np.matmul(GG, w.transpose(0, 2, 1, 3), out=U.transpose(2, 1, 0, 3))
+    with single_threaded_blas():  # who multiplies must not change the last bits
+        np.matmul(GG, w.transpose(0, 2, 1, 3), out=U.transpose(2, 1, 0, 3))
     return U
 
 
@@ -561,6 +562,8 @@ def winograd_weight_gradient(padded, dy, size):
         run_strips(transform, [(i,) for i in range(len(starts) - 1)])
         run_strips(multiply, [(k,) for k in range(36)])
     GG = np.kron(G, G).astype(dtype)  # (36, 9)
-    # (9, 36) @ (36, C K) -> (9, C, K) -> (C, 9, K)
-    dw = (GG.T @ dU.reshape(36, C * K)).reshape(9, C, K).transpose(1, 0, 2)
-    return np.ascontiguousarray(dw).reshape(C, 3, 3, K)
+    dw = np.empty((C, 9, K), dtype)
+    with single_threaded_blas():
+        # (9, 36) @ (C, 36, K) -> (C, 9, K)
+        np.matmul(GG.T, dU.transpose(1, 0, 2), out=dw)
+    return dw.reshape(C, 3, 3, K)

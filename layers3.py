@@ -130,6 +130,8 @@ class StyleLossLayer:
         G of the last `forward`.
     gram_style : ndarray of shape (N, C, C) or (1, C, C)
         A, as it was compared with G.
+    style_per_position : ndarray of shape (N, C, C) or (1, C, C)
+        Gram matrices of the style as it was given, divided by its number of positions.
     div : int
         C^2 H^2 W^2 of the last `forward`.
 
@@ -141,8 +143,8 @@ class StyleLossLayer:
     The gradient multiplies X, the features of the picture being made; many published versions
     multiply those of the style picture, which is not the gradient of this loss.
 
-    A is computed once for each style array: as long as `forward` is given the same array object,
-    it is kept. (Do not change that array in place.)
+    A is computed once for each style: as long as `forward` is given the same array object (do not
+    change it in place) or none at all, it is kept.
 
     Examples
     --------
@@ -155,6 +157,7 @@ class StyleLossLayer:
     """
 
     def __init__(self):
+        self.style_per_position = None
         self.gram_style = None
         self.gram_input = None
         self.div = None
@@ -162,17 +165,32 @@ class StyleLossLayer:
         self._input = _nothing
         self._style = _nothing
         self._positions = None  # H W of that input
-        self._style_per_position = None  # Gram matrices of the style, by its number of positions
+        self._style_shape = None
 
-    def forward(self, input_layer, style_layer):
+    def set_style(self, style_layer):
+        """Compute and keep A; the features themselves are not kept.
+
+        Parameters
+        ----------
+        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W')
+            Features of the style picture.
+        """
+        check_pictures("style_layer", style_layer)
+        self.style_per_position = gram(style_layer) / (style_layer.shape[2] * style_layer.shape[3])
+        self._style = weakref.ref(style_layer)
+        self._style_shape = style_layer.shape
+        self.gram_style = None
+
+    def forward(self, input_layer, style_layer=None):
         """Return the loss.
 
         Parameters
         ----------
         input_layer : ndarray of shape (N, C, H, W)
             X.
-        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W')
-            Features of the style picture; H' and W' may differ from H and W.
+        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W'), optional
+            Features of the style picture; H' and W' may differ from H and W. None stands for the
+            style of the last call, or of `set_style`.
 
         Returns
         -------
@@ -184,15 +202,15 @@ class StyleLossLayer:
             If the numbers of channels or pictures do not match, or one of the two is not a
             floating-point array of this form.
         """
-        self._check(input_layer, style_layer)
+        check_pictures("input_layer", input_layer)
+        if style_layer is not None and self._style() is not style_layer:
+            check_pictures("style_layer", style_layer, input_layer.shape[1])
+            self._check_match(input_layer, style_layer.shape)
+            self.set_style(style_layer)
+        self._check_match(input_layer, self._style_shape)
         N, C, H, W = input_layer.shape
-        if self._style() is not style_layer:
-            positions = style_layer.shape[2] * style_layer.shape[3]
-            self._style_per_position = gram(style_layer) / positions
-            self._style = weakref.ref(style_layer)
-            self.gram_style = None
         if self.gram_style is None or self._positions != H * W:
-            self.gram_style = self._style_per_position * (H * W)
+            self.gram_style = self.style_per_position * (H * W)
         self.div = C**2 * (H * W) ** 2
         self.gram_input = gram(input_layer)
         self._input = weakref.ref(input_layer)
@@ -200,7 +218,7 @@ class StyleLossLayer:
         difference = (self.gram_input - self.gram_style) / (H * W)  # scaled first: no overflow
         return float(np.sum(np.square(difference))) / (4 * N * C**2)
 
-    def backward(self, input_layer, style_layer):
+    def backward(self, input_layer, style_layer=None):
         """Return dL/dX, from the Gram matrices of `forward`.
 
         By the chain rule dL/dX = sum over i, j of  dL/dG[i, j] * dG[i, j]/dX. The first factor is
@@ -223,8 +241,8 @@ class StyleLossLayer:
         ValueError, TypeError
             As in `forward`.
         """
-        self._check(input_layer, style_layer)
-        if self._input() is not input_layer or self._style() is not style_layer:
+        another_style = style_layer is not None and self._style() is not style_layer
+        if self._input() is not input_layer or another_style:
             self.forward(input_layer, style_layer)
         N, C, H, W = input_layer.shape
         scaled = self.gram_gradient()
@@ -263,13 +281,13 @@ class StyleLossLayer:
         scaled = difference / (len(difference) * difference.shape[1] ** 2 * positions)
         return scaled.astype(self.gram_input.dtype, copy=False)
 
-    def _check(self, input_layer, style_layer):
-        check_pictures("input_layer", input_layer)
-        check_pictures("style_layer", style_layer, input_layer.shape[1])
-        if len(style_layer) not in (1, len(input_layer)):
+    def _check_match(self, input_layer, style_shape):
+        if style_shape is None:
+            raise RuntimeError("the first call needs a style_layer, or set_style before it")
+        N, C = input_layer.shape[:2]
+        if style_shape[0] not in (1, N) or style_shape[1] != C:
             raise ValueError(
-                f"expected style_layer with 1 or {len(input_layer)} pictures, "
-                f"got {len(style_layer)}: {style_layer.shape}"
+                f"expected style_layer of 1 or {N} pictures with {C} channels, got {style_shape}"
             )
 
 

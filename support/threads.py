@@ -17,7 +17,7 @@ from itertools import pairwise
 from math import ceil
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import OpenBLASController, ThreadpoolController
 
 
 def available_cpus():
@@ -72,6 +72,7 @@ def single_threaded_blas():
         if _blas is None:
             _blas = ThreadpoolController().select(user_api="blas")
         if _blas_users == 0:
+            _take_control_of_blas()
             _blas_limit = _blas.limit(limits=1)
         _blas_users += 1
     try:
@@ -80,7 +81,24 @@ def single_threaded_blas():
         with _lock:
             _blas_users -= 1
             if _blas_users == 0:
-                _blas_limit.restore_original_limits()
+                _restore_blas()
+
+
+def _take_control_of_blas():
+    """Let this thread set OpenBLAS's limit, whichever thread did so last.
+
+    threadpoolctl from 3.7 on listens to one thread at a time, lest they undo each other's limits;
+    here the count of users sees to that.
+    """
+    release = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if release:
+        release(force=True)
+
+
+def _restore_blas():
+    _take_control_of_blas()
+    _blas_limit.restore_original_limits()
+    _take_control_of_blas()  # and let go of it
 
 
 def run_strips(function, strips):
@@ -128,7 +146,7 @@ def _forget_after_fork():
     """Forget the parent's threads and locks, none of which live on in a forked child."""
     global _lock, _pool, _pool_size, _blas_users
     if _blas_users:
-        _blas_limit.restore_original_limits()
+        _restore_blas()
     _lock, _pool, _pool_size, _blas_users = threading.Lock(), None, 0, 0
 
 

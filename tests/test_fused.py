@@ -1,0 +1,158 @@
+"""The fused walk against the walk layer by layer."""
+
+import numpy as np
+import pytest
+from gradients import check_gradient
+
+from layers1 import ReLULayer
+from layers2 import AveragePoolingLayer, ConvolutionalLayer, MaxPoolingLayer
+from layers3 import StyleLossLayer
+from support.fused import FusedNetwork
+
+CHANNELS = {"conv1_1": 8, "conv1_2": 16, "conv2_1": 12, "conv2_2": 20, "conv3_1": 8, "conv3_2": 5}
+POOLED = ("conv1_2", "conv2_2", "conv3_2")
+
+
+def make_layers(pooling, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    layers, channels = {}, 3
+    for name, outputs in CHANNELS.items():
+        layer = ConvolutionalLayer(3, channels, outputs, 1, 1)
+        weight = rng.standard_normal((channels, 3, 3, outputs)) * np.sqrt(2 / (9 * channels))
+        layer.load_param(weight.astype(dtype), rng.standard_normal(outputs).astype(dtype) * 0.1)
+        layer.freeze()
+        layers[name] = layer
+        layers[f"relu{name[4:]}"] = ReLULayer()
+        if name in POOLED:
+            layers[f"pool{name[4]}"] = pooling(2, 2)
+        channels = outputs
+    return layers
+
+
+def walk(layers, image, wanted):
+    features = {}
+    for name, layer in layers.items():
+        image = layer.forward(image)
+        if name in wanted:
+            features[name] = image
+    return features
+
+
+def walk_back(layers, gradients):
+    deepest = max(gradients, key=list(layers).index)
+    names = list(layers)[: list(layers).index(deepest) + 1]
+    current = np.zeros_like(gradients[deepest])
+    for name in reversed(names):
+        if name in gradients:
+            current = current + gradients[name]
+        current = layers[name].backward(current)
+    return current
+
+
+def relative_error(a, b):
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ("relu3_1",),
+        ("relu1_1", "relu2_1", "relu3_1"),
+        ("relu1_2", "pool1", "relu2_2", "pool3"),  # a pooled ReLU's own output, and pools
+        ("pool2",),
+        ("relu1_1",),
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("size", [(37, 50), (32, 48), (33, 35), (8, 9)], ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_features_and_gradient_are_those_of_the_layers(kind, wanted, size, dtype, tolerance):
+    layers = make_layers({"max": MaxPoolingLayer, "average": AveragePoolingLayer}[kind], dtype)
+    network = FusedNetwork(layers, kind)
+    rng = np.random.default_rng(1)
+    for seed in range(2):  # the second time in used buffers
+        image = rng.standard_normal((2, 3, *size)).astype(dtype)
+        kept = image.copy()
+        expected = walk(layers, image, wanted)
+        features = network.forward(image, wanted)
+        assert set(features) == set(wanted)
+        gradients = {}
+        for name in wanted:
+            assert features[name].shape == expected[name].shape
+            assert features[name].dtype == dtype
+            assert relative_error(features[name], expected[name]) < tolerance, (seed, name)
+            gradients[name] = rng.standard_normal(features[name].shape).astype(dtype)
+        result = network.backward(gradients)
+        assert result.dtype == dtype
+        assert relative_error(result, walk_back(layers, gradients)) < tolerance
+        np.testing.assert_array_equal(image, kept)
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_gram_gradients_are_the_style_losses_own(kind):
+    layers = make_layers({"max": MaxPoolingLayer, "average": AveragePoolingLayer}[kind], np.float64)
+    network = FusedNetwork(layers, kind)
+    wanted = ("relu1_1", "relu1_2", "relu3_1")
+    rng = np.random.default_rng(2)
+    image, style = rng.standard_normal((2, 2, 3, 21, 26))
+    styles = walk(layers, style, wanted)
+    expected = walk(layers, image, wanted)  # the last, as the layers keep what backward needs
+    gradients, matrices = {}, {}
+    for name, features in styles.items():
+        loss = StyleLossLayer()
+        loss.forward(expected[name], features)
+        gradients[name] = loss.backward(expected[name], features)
+        matrices[name] = loss.gram_gradient()
+    network.forward(image, wanted)
+    extra = {"relu3_1": rng.standard_normal(expected["relu3_1"].shape)}
+    result = network.backward(extra, matrices)
+    gradients["relu3_1"] = gradients["relu3_1"] + extra["relu3_1"]
+    assert relative_error(result, walk_back(layers, gradients)) < 1e-12
+
+
+def test_gradient_by_finite_differences():
+    layers = make_layers(AveragePoolingLayer, np.float64)  # no ties, and kinks are rare
+    network = FusedNetwork(layers, "average")
+    rng = np.random.default_rng(3)
+    image = rng.standard_normal((1, 3, 9, 10))
+    wanted = ("relu1_1", "pool2")
+    gradients = {
+        name: rng.standard_normal(features.shape)
+        for name, features in network.forward(image, wanted).items()
+    }
+
+    def loss(image):
+        features = network.forward(image, wanted, keep=False)
+        return sum(np.sum(features[name] * gradients[name]) for name in wanted)
+
+    network.forward(image, wanted)
+    check_gradient(loss, image, network.backward(gradients).copy(), "image", rtol=1e-5)
+
+
+def test_a_relu_at_exactly_zero_lets_the_gradient_pass():
+    layers = make_layers(MaxPoolingLayer, np.float64)
+    for name in CHANNELS:
+        weight, bias = layers[name].save_param()
+        layers[name].load_param(weight, np.zeros_like(bias))
+        layers[name].freeze()
+    image = np.zeros((1, 3, 12, 12))  # every sum is exactly 0
+    wanted = ("relu2_1",)
+    features = walk(layers, image, wanted)
+    network = FusedNetwork(layers)
+    network.forward(image, wanted)
+    gradients = {"relu2_1": np.random.default_rng(4).standard_normal(features["relu2_1"].shape)}
+    expected = walk_back(layers, gradients)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(network.backward(gradients), expected, atol=1e-12)
+
+
+def test_refuses_layers_it_cannot_stop_at():
+    network = FusedNetwork(make_layers(MaxPoolingLayer))
+    image = np.zeros((1, 3, 16, 16), np.float32)
+    for wanted in ((), ("conv1_1",), ("relu9_9", "relu1_1")):
+        with pytest.raises(ValueError, match="names of ReLU or pooling layers"):
+            network.forward(image, wanted)
+    network.forward(image, ("relu1_1",))
+    with pytest.raises(ValueError, match="relu2_1 is not among"):
+        network.backward({"relu2_1": np.zeros((1, 12, 8, 8), np.float32)})

@@ -1,0 +1,195 @@
+"""Strips shared among threads: same bits, no trace left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from layers2 import ConvolutionalLayer
+from layers3 import gram
+from support import threads
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def same_number_of_threads_afterwards():
+    before = threads._threads
+    yield
+    threads.set_threads(before)
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def work(seed):
+    """Return arrays from every threaded path: forward, both gradients, Gram matrices."""
+    rng = np.random.default_rng(seed)
+    results = []
+    for algorithm in ("winograd", "im2col", "kn2row"):
+        layer = ConvolutionalLayer(3, 20, 24, 1, 1, algorithm=algorithm)
+        layer.init_param("he", rng)
+        x = rng.standard_normal((2, 20, 61, 43), dtype=np.float32)
+        y = layer.forward(x)
+        results += [y, layer.backward(y), *layer.get_gradient(), gram(y)]
+    return results
+
+
+def test_same_bits_for_any_number_of_threads_and_from_run_to_run():
+    threads.set_threads(1)
+    expected = work(0)
+    for number in (1, 2, 3, 7):
+        threads.set_threads(number)
+        for result, reference in zip(work(0), expected, strict=True):
+            np.testing.assert_array_equal(result, reference)
+
+
+def test_several_python_threads_may_call_at_once():
+    threads.set_threads(2)
+    expected = {seed: work(seed) for seed in range(4)}
+    before = blas_threads()
+    wrong = []
+
+    def caller(seed):
+        for _ in range(3):
+            for result, reference in zip(work(seed), expected[seed], strict=True):
+                if not np.array_equal(result, reference):
+                    wrong.append(seed)
+
+    callers = [threading.Thread(target=caller, args=(seed,)) for seed in expected]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert not wrong
+    assert blas_threads() == before
+
+
+def _child(connection):
+    connection.send([result.tobytes() for result in work(0)])
+    connection.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_works_after_a_fork():
+    threads.set_threads(2)
+    expected = [result.tobytes() for result in work(0)]  # the parent's threads are running
+    here, there = multiprocessing.Pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of forking with threads: that is meant
+        process = multiprocessing.get_context("fork").Process(target=_child, args=(there,))
+        process.start()
+    assert here.poll(60), "the child hangs"
+    assert here.recv() == expected
+    process.join()
+
+
+def test_the_callers_own_limits_are_restored():
+    for limit in (1, 2):
+        with threadpool_limits(limits=limit, user_api="blas"):
+            before = blas_threads()
+            work(0)
+            assert blas_threads() == before
+
+
+def test_blas_runs_single_threaded_meanwhile():
+    seen = []
+    threads.run_strips(lambda i: seen.append(blas_threads()), [(i,) for i in range(4)])
+    assert all(set(numbers) <= {1} for numbers in seen)
+
+
+def test_every_strip_is_taken_once():
+    for number in (1, 2, 5):
+        threads.set_threads(number)
+        taken = []
+        threads.run_strips(taken.append, [(i,) for i in range(100)])
+        assert sorted(taken) == list(range(100))
+    threads.run_strips(lambda: 1 / 0, [])
+
+
+def test_an_error_in_a_strip_stops_the_work_and_is_raised():
+    before = blas_threads()
+    for number in (1, 2):
+        threads.set_threads(number)
+        done = []
+
+        def strip(i, done=done):
+            if i == 3:
+                raise ValueError("strip 3 is bad")
+            done.append(i)
+
+        with pytest.raises(ValueError, match="strip 3 is bad"):
+            threads.run_strips(strip, [(i,) for i in range(10_000)])
+        assert len(done) < 9_999
+        assert blas_threads() == before
+
+
+def test_set_threads_refuses_what_is_no_number_of_threads():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        threads.set_threads(0)
+    threads.set_threads(None)
+    assert threads.get_threads() == threads.available_cpus()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_the_work_at_once_and_restores_blas():
+    program = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from layers2 import ConvolutionalLayer
+from support import threads
+threads.set_threads(2)
+layer = ConvolutionalLayer(3, 32, 32, 1, 1)
+layer.init_param("he", 0)
+x = np.zeros((1, 32, 64, 64), np.float32)
+before = [pool["num_threads"] for pool in threadpool_info()]
+print("ready", flush=True)
+try:
+    while True:
+        layer.forward(x)
+except KeyboardInterrupt:
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
+    layer.forward(x)
+    print("interrupted")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)  # it is well inside the loop by then
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "interrupted\n")
+
+
+def test_strips_of_rows_cover_every_row_once():
+    for height in (1, 5, 16, 17):
+        for rows in (0, 1, 4, 100):
+            strips = threads.strips_of_rows(2, height, rows)
+            for picture in range(2):
+                mine = [range(y0, y1) for n, y0, y1 in strips if n == picture]
+                assert [y for part in mine for y in part] == list(range(height))
+                assert max(map(len, mine)) <= max(rows, 1)
+
+
+def test_scratch_is_reused_by_its_thread_and_not_shared_with_others():
+    first = threads.scratch("test", (4, 5), np.float32)
+    assert np.shares_memory(first, threads.scratch("test", (3, 2), np.float64))
+    assert not np.shares_memory(first, threads.scratch("another", (4, 5), np.float32))
+    others = []
+    thread = threading.Thread(
+        target=lambda: others.append(threads.scratch("test", (4, 5), np.float32))
+    )
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(first, others[0])

@@ -1,0 +1,337 @@
+"""VGG-19 against the same network written down a second time, and its command."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matconvnet_files import IMAGE_MEAN, make_weights, write_matconvnet
+from PIL import Image
+
+import vgg_cpu
+from support.errors import InputError
+from support.pictures import write_picture
+from vgg_cpu import VGG19, main
+
+ROOT = Path(__file__).resolve().parent.parent
+NARROW = make_weights(divisor=16, classes=12)
+CONVOLUTIONS = [name for name in NARROW if name.startswith("conv")]
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """A smooth coloured picture of another shape than the network's input."""
+    y, x = np.mgrid[0:180, 0:250] / 40.0
+    waves = [np.sin(2 * x + y), np.cos(x - 3 * y), np.sin(x * y / 3)]
+    return (127.5 + 127.5 * np.stack(waves, axis=2)).astype(np.uint8)  # (180, 250, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, picture):
+    """A folder with the picture and a narrow weights file of each generation."""
+    path = tmp_path_factory.mktemp("vgg")
+    write_picture(path / "waves.png", picture)
+    write_picture(path / "turned.png", np.ascontiguousarray(picture[::-1, ::-1, ::-1]))
+    for variant in ("beta16", "beta17+"):
+        write_matconvnet(path / f"{variant}.mat", NARROW, variant)
+    return path
+
+
+# --- the second implementation: float64, channels last, the file's own order of axes ---
+
+
+def convolve(x, weight, bias):
+    """Return the 3x3 convolution of x (H, W, Cin), padded by 1, with weight (3, 3, Cin, Cout)."""
+    height, width, _ = x.shape
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    output = np.tile(bias.astype(np.float64), (height, width, 1))
+    for i in range(3):
+        for j in range(3):
+            output += padded[i : i + height, j : j + width] @ weight[i, j].astype(np.float64)
+    return output
+
+
+def half(x):
+    """Return the maxima over 2x2 squares of x (H, W, C)."""
+    return np.maximum.reduce([x[i::2, j::2] for i in (0, 1) for j in (0, 1)])
+
+
+def features(x, weights):
+    """Return {name: (H, W, C) array} of all layers up to pool5, from x (H, W, 3)."""
+    outputs = {}
+    for name in CONVOLUTIONS:
+        outputs[name] = convolve(x, *weights[name])
+        x = outputs[name.replace("conv", "relu")] = np.maximum(outputs[name], 0)
+        if name in ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4"):
+            x = outputs[f"pool{name[4]}"] = half(x)
+    return outputs
+
+
+def probabilities(pool5, weights):
+    """Return the probabilities of all classes from pool5's output (7, 7, C)."""
+    x = np.maximum(np.einsum("hwi,hwio->o", pool5, weights["fc6"][0]) + weights["fc6"][1], 0)
+    x = np.maximum(x @ weights["fc7"][0][0, 0] + weights["fc7"][1], 0)
+    x = x @ weights["fc8"][0][0, 0] + weights["fc8"][1]
+    return np.exp(x) / np.exp(x).sum()
+
+
+def assert_close(actual, expected, name):
+    """Compare a layer's output (1, C, H, W) with (H, W, C), relative to its largest value."""
+    np.testing.assert_allclose(
+        actual[0].transpose(1, 2, 0),  # (1, C, H, W) -> (H, W, C)
+        expected,
+        rtol=0,
+        atol=1e-4 * np.abs(expected).max(),
+        err_msg=name,
+    )
+
+
+# --- the network ---
+
+
+def test_the_names_of_the_layers():
+    vgg = VGG19()
+    assert vgg.param_path == "imagenet-vgg-verydeep-19.mat"
+    assert len(vgg.param_layer_name) == 44
+    assert vgg.param_layer_name[0] == "conv1_1"
+    assert vgg.param_layer_name[36:38] == ("pool5", "flatten")
+    assert vgg.param_layer_name[-1] == "softmax"
+    vgg.build_model()
+    assert tuple(vgg.layers) == vgg.param_layer_name
+    assert vgg.update_layer_list == [*CONVOLUTIONS, "fc6", "fc7", "fc8"]
+
+
+@pytest.mark.parametrize("variant", ["beta16", "beta17+"])
+def test_a_narrow_network_agrees_with_the_second_implementation(folder, variant):
+    vgg = VGG19(folder / f"{variant}.mat")
+    vgg.load_model()
+    vgg.load_image(folder / "waves.png")
+    image = vgg.input_image.copy()
+
+    expected = features(image[0].transpose(1, 2, 0).astype(np.float64), NARROW)
+    current = vgg.input_image
+    for name in vgg.param_layer_name[:37]:
+        current = vgg.layers[name].forward(current)
+        assert current.dtype == np.float32
+        assert_close(current, expected[name], name)
+
+    prob = vgg.forward()
+    assert prob.shape == (1, 12)
+    assert prob.dtype == np.float32
+    by_hand = probabilities(expected["pool5"], NARROW)
+    assert 0.1 < by_hand.max() < 0.9  # the comparison below says something
+    np.testing.assert_allclose(prob[0], by_hand, rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(vgg.input_image, image)  # left alone
+
+
+def test_the_full_width_convolutions(tmp_path, folder):
+    weights = make_weights(last_layer="pool5")
+    path = tmp_path / "convolutions.mat"
+    write_matconvnet(path, weights, last_layer="pool5")
+    network = vgg_cpu.read_matconvnet(path, last_layer="pool5")
+    path.unlink()  # 80 MB
+
+    vgg = VGG19()
+    vgg.build_model()
+    for name, (weight, bias) in network.layers.items():
+        vgg.layers[name].load_param(weight, bias)
+    vgg.image_mean = network.image_mean
+    vgg.load_image(folder / "waves.png")
+    expected = features(vgg.input_image[0].transpose(1, 2, 0).astype(np.float64), weights)
+    current = vgg.input_image
+    for name in vgg.param_layer_name[:37]:
+        current = vgg.layers[name].forward(current)
+        assert_close(current, expected[name], name)
+    assert current.shape == (1, 512, 7, 7)
+    assert current.dtype == np.float32
+
+
+def test_weights_can_be_drawn_instead_of_read(folder, monkeypatch):
+    monkeypatch.setattr(
+        vgg_cpu, "OUTPUTS", {name: bias.size for name, (_, bias) in NARROW.items()}
+    )
+    probs = []
+    for _ in range(2):
+        vgg = VGG19()
+        vgg.build_model()
+        vgg.init_model(std="he", rng=3)
+        vgg.load_image(folder / "waves.png")
+        probs.append(vgg.forward())
+    np.testing.assert_array_equal(probs[0], probs[1])
+    np.testing.assert_allclose(probs[0].sum(), 1, rtol=1e-5)
+    convolutions = [vgg.layers[name].weight for name in ("conv5_3", "conv5_4")]
+    assert np.abs(convolutions[0] - convolutions[1]).max() > 0
+
+
+def test_full_size_by_default():
+    vgg = VGG19()
+    vgg.build_model()
+    weight = np.zeros((512, 3, 3, 512), dtype=np.float32)
+    vgg.layers["conv5_4"].load_param(weight, weight[0, 0, 0])
+    sizes = [(vgg.layers[n].num_input, vgg.layers[n].num_output) for n in ("fc6", "fc7", "fc8")]
+    assert sizes == [(7 * 7 * 512, 4096), (4096, 4096), (4096, 1000)]
+
+
+def test_load_image_prepares_as_the_course_does(folder, picture):
+    vgg = VGG19(folder / "beta16.mat")
+    np.testing.assert_allclose(vgg.image_mean, (123.68, 116.779, 103.939))  # ImageNet's, as yet
+    vgg.load_model()
+    np.testing.assert_array_equal(vgg.image_mean, IMAGE_MEAN)
+    vgg.load_image(str(folder / "waves.png"))
+    resized = Image.fromarray(picture).resize((224, 224), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized).astype(np.float32) - IMAGE_MEAN
+    assert vgg.input_image.shape == (1, 3, 224, 224)
+    assert vgg.input_image.dtype == np.float32
+    for channel in range(3):  # red, green, blue, not turned round
+        np.testing.assert_array_equal(vgg.input_image[0, channel], expected[:, :, channel])
+
+
+def test_evaluate_prints_and_returns_the_best(folder, capsys):
+    vgg = VGG19(folder / "beta17+.mat")
+    vgg.load_model()
+    vgg.load_image(folder / "waves.png")
+    prob = vgg.forward()[0]
+    top = vgg.evaluate(top=3)
+    order = sorted(range(12), key=lambda i: -prob[i])[:3]
+    assert [entry["id"] for entry in top] == order
+    assert [entry["probability"] for entry in top] == [float(prob[i]) for i in order]
+    assert top[0]["name"] == f"class {order[0]}, also named {order[0]}"
+    assert top[0]["wordnet"] == f"n{order[0]:08d}"
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].split() == [f"{prob[order[0]]:.4f}", str(order[0]), *top[0]["name"].split()]
+
+
+def test_a_file_without_class_names(tmp_path, folder, capsys):
+    path = tmp_path / "nameless.mat"
+    write_matconvnet(path, NARROW, edit=lambda variables: variables["meta"].pop("classes"))
+    vgg = VGG19(path)
+    vgg.load_model()
+    vgg.load_image(folder / "waves.png")
+    (best,) = vgg.evaluate(top=1)
+    assert best["name"] is best["wordnet"] is None
+    assert "class without a name" in capsys.readouterr().out
+
+
+def test_forward_too_early(folder):
+    vgg = VGG19(folder / "beta16.mat")
+    with pytest.raises(RuntimeError, match="call load_image first"):
+        vgg.forward()
+    vgg.load_image(folder / "waves.png")
+    with pytest.raises(RuntimeError, match="call build_model and load_model first"):
+        vgg.forward()
+
+
+# --- the command ---
+
+
+def run(*arguments, cwd):
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, ROOT / "vgg_cpu.py", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
+
+
+def test_the_command(folder, tmp_path):
+    report = tmp_path / "new" / "report.json"
+    options = ["--weights", "beta16.mat", "--top", 4, "--report", report]
+    result = run("waves.png", "turned.png", *options, cwd=folder)
+    assert result.stderr == ""
+    assert result.returncode == 0
+    report = json.loads(report.read_text("utf-8"))
+    assert report["weights"] == "beta16.mat"
+    assert report["load_seconds"] > 0
+    assert report["peak_memory_bytes"] is None or report["peak_memory_bytes"] > 1e7
+    assert report["versions"]["numpy"] == np.__version__
+    assert [entry["image"] for entry in report["pictures"]] == ["waves.png", "turned.png"]
+
+    vgg = VGG19(folder / "beta16.mat")
+    vgg.load_model()
+    for entry in report["pictures"]:
+        vgg.load_image(folder / entry["image"])
+        prob = np.sort(vgg.forward()[0])[::-1][:4]
+        np.testing.assert_allclose([c["probability"] for c in entry["top"]], prob, rtol=1e-5)
+        assert entry["seconds"] > 0
+        for best in entry["top"]:
+            line = f"{best['probability']:8.4f}  {best['id']:4d}  {best['name']}"
+            assert line in result.stdout.splitlines()
+    first, second = ([c["id"] for c in entry["top"]] for entry in report["pictures"])
+    assert first != second  # the second picture was looked at, too
+
+
+def test_without_weights_the_command_says_what_to_fetch(folder, tmp_path):
+    result = run(folder / "waves.png", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    for part in (
+        "vgg_cpu.py: error: there is no weights file imagenet-vgg-verydeep-19.mat",
+        "534,904,783 bytes",
+        "SHA-256 abdb57167f82a2a1fbab1e1c16ad9373411883f262a1a37ee5db2e6fb0044695",
+        "`python vgg_cpu.py --download --weights imagenet-vgg-verydeep-19.mat`",
+        "https://www.vlfeat.org/matconvnet/models/imagenet-vgg-verydeep-19.mat and put it there",
+    ):
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png"], "there is no picture missing.png"),
+        (["beta16.mat"], "beta16.mat is not a picture of a known format"),
+        (["waves.png", "--weights", "waves.png"], "weights file waves.png .* is not a MATLAB file"),
+        (["waves.png", "--report", "."], "is a folder; give the name of a file"),
+    ],
+)
+def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    assert main(["--weights", "beta16.mat", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vgg_cpu.py: error: ")
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give the file name of at least one picture"),
+        (["a.png", "--top", "0"], "argument --top: must be at least 1, got 0"),
+        (["a.png", "--top", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_wrong_options(capsys, arguments, message):
+    with pytest.raises(SystemExit) as info:
+        main(arguments)
+    assert info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_download_goes_to_the_weights_path(tmp_path, monkeypatch, capsys):
+    paths = []
+    monkeypatch.setattr(vgg_cpu, "download_vgg19", paths.append)
+    assert main(["--download", "--weights", str(tmp_path / "w.mat")]) == 0
+    assert paths == [tmp_path / "w.mat"]
+
+
+def test_a_failed_download_and_an_interruption(tmp_path, monkeypatch, capsys):
+    def fail(path):
+        raise InputError("no mirror answers")
+
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vgg_cpu, "download_vgg19", fail)
+    assert main(["--download"]) == 2
+    assert capsys.readouterr().err == "vgg_cpu.py: error: no mirror answers\n"
+    monkeypatch.setattr(vgg_cpu, "download_vgg19", interrupt)
+    assert main(["--download"]) == 130
+    assert capsys.readouterr().err == "vgg_cpu.py: interrupted\n"
