@@ -324,14 +324,18 @@ def kn2row(padded, filters, bias, kernel_size, out, finish=None):
         rows = y1 - y0 + R - 1
         pixels = scratch("pixels", (rows, Wp, C), padded.dtype)
         np.copyto(pixels, padded[n, y0 : y0 + rows, :Wp])
-        product = scratch("product", (rows * Wp, R * R * K), padded.dtype)
-        np.matmul(pixels.reshape(rows * Wp, C), filters, out=product)
-        parts = product.reshape(rows, Wp, R, R, K)
-        block = out[n, y0:y1]
-        block[...] = 0 if bias is None else bias
+        product = scratch("product", (R * R * K, rows * Wp), padded.dtype)
+        # (R R K, C) @ (C, P): one plane for each position and channel, so that the additions run
+        # along whole rows of pixels
+        np.matmul(filters.T, pixels.reshape(rows * Wp, C).T, out=product)
+        parts = product.reshape(R, R, K, rows, Wp)
+        sums = scratch("sums", (K, y1 - y0, Wo), padded.dtype)
+        sums[...] = 0 if bias is None else bias[:, None, None]
         for i in range(R):
             for j in range(R):
-                block += parts[i : i + y1 - y0, j : j + Wo, i, j]
+                sums += parts[i, j, :, i : i + y1 - y0, j : j + Wo]
+        block = out[n, y0:y1]
+        np.copyto(block, sums.transpose(1, 2, 0))  # (K, H, W) -> (H, W, K)
         if finish:
             finish(n, y0, 0, block)
 
