@@ -367,4 +367,4 @@ class AdamOptimizer:
         )
         m = self.mt / (1 - self.beta1**self.step)
         v = self.vt / (1 - self.beta2**self.step)
-        return input - self.lr * m / (np.sqrt(v) + self.eps)
+        return input - float(self.lr) * m / (np.sqrt(v) + self.eps)

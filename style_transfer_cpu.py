@@ -26,7 +26,7 @@ from tqdm import tqdm
 import vgg_cpu
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
 from support.errors import InputError
-from support.files import library_versions, peak_memory_bytes, write_json
+from support.files import check_output, library_versions, peak_memory_bytes, write_json
 from support.fused import FusedNetwork
 from support.learnt_filters import learn_filters, random_filters
 from support.matconvnet import FILE_NAME
@@ -232,7 +232,13 @@ class Objective:
             self.content_scales[name] = 2 * content_weight / len(CONTENT_LOSS_LAYERS) / power
 
     def __call__(self, image):
-        """Return (content loss, style loss, gradient by the pixels) of a picture (1, 3, H, W)."""
+        """Return (content loss, style loss, gradient by the pixels) of a picture (1, 3, H, W).
+
+        Raises
+        ------
+        FloatingPointError
+            If the losses are no longer finite numbers.
+        """
         features = self.network.forward(image, self.wanted)
         content = style = 0.0
         gradients, gram_gradients = {}, {}
@@ -245,6 +251,8 @@ class Objective:
             loss = self.style_losses[name]
             style += scale * loss.forward(features[name])
             gram_gradients[name] = scale * loss.gram_gradient()
+        if not np.isfinite(content + style):
+            raise FloatingPointError(f"content loss {content}, style loss {style}")
         return content, style, self.network.backward(gradients, gram_gradients)
 
 
@@ -345,7 +353,7 @@ def fit(picture, size):
 
 def coarse_to_fine(size, scales):
     """Return the longest sides to work at, each half of the next, the last being `size`."""
-    return [max(LEAST_SIDE, round(size / 2 ** (scales - 1 - i))) for i in range(scales)]
+    return [round(size / 2 ** (scales - 1 - i)) for i in range(scales)]
 
 
 def parse_arguments(argv):
@@ -423,11 +431,6 @@ class Progress:
 
     def __call__(self, image, content, style):
         """Take note of a step: the image, its content loss and its style loss."""
-        if not np.isfinite(content + style):
-            raise InputError(
-                f"the loss is no longer a finite number at step {len(self.losses) + 1}; "
-                "try a smaller --learning-rate, --style-weight or --content-weight"
-            )
         now = time.perf_counter()
         step = {"content": content, "style": style, "seconds": round(now - self.last, 4)}
         self.last = now
@@ -442,6 +445,8 @@ def run(arguments):
     """Do what the command line asks for."""
     start = time.perf_counter()
     check_picture_path(arguments.output)
+    for path in filter(None, (arguments.output, arguments.report)):
+        check_output(path)
     set_threads(arguments.threads)
     content_picture = read_picture(arguments.content)
     style_picture = read_picture(arguments.style)
@@ -474,6 +479,10 @@ def run(arguments):
         vgg.save_image(image, (height, width), path)
 
     sides = coarse_to_fine(max(height, width), arguments.scales)
+    sides = [  # without those that would be too small
+        side for side in sides
+        if min(*fit(content_picture, side), *fit(style_picture, side)) >= LEAST_SIDE
+    ]
     steps = np.diff(np.linspace(0, arguments.steps, len(sides) + 1).round().astype(int)).tolist()
     progress = Progress(arguments.steps, save, arguments.save_every)
     image = None
@@ -495,10 +504,17 @@ def run(arguments):
                                   arguments.content_weight, arguments.style_weight)
             mean = vgg.image_mean.reshape(1, 3, 1, 1)
             bounds = (-mean, 255 - mean)
-            if arguments.optimizer == "adam":
-                image = adam(objective, image, count, arguments.learning_rate, bounds, progress)
-            else:
-                image = lbfgs(objective, image, count, bounds, progress)
+            try:
+                if arguments.optimizer == "adam":
+                    image = adam(objective, image, count, arguments.learning_rate, bounds, progress)
+                else:
+                    image = lbfgs(objective, image, count, bounds, progress)
+            except FloatingPointError as error:
+                raise InputError(
+                    f"at step {len(progress.losses) + 1} the loss is no longer a finite number "
+                    f"({error}); try other --weights, or a smaller --style-weight or "
+                    "--learning-rate"
+                ) from error
     save(image)
     seconds = time.perf_counter() - start
     print(f"{arguments.output}: {width}x{height} pixels, {seconds:.1f} s")

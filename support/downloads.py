@@ -118,9 +118,16 @@ def download_mnist(folder):
         raise
 
 
+class _Bar(tqdm):
+    """A progress bar that counts as true: pooch asks `if bar`, which tqdm answers by its total."""
+
+    def __bool__(self):
+        return True
+
+
 def _fetch(url, path, sha256, size):
     """Fetch one address with pooch, which lets the file in only if its checksum is right."""
-    with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, leave=True) as bar:
+    with _Bar(total=size, desc=path.name, unit="B", unit_scale=True) as bar:
         downloader = pooch.HTTPDownloader(
             progressbar=bar,
             chunk_size=1 << 16,

@@ -16,6 +16,21 @@ except ImportError:  # Windows has no such module
     resource = None
 
 
+def check_output(path):
+    """Raise `InputError` unless a file can be written to `path`; nothing is made yet.
+
+    To be called before the work whose result shall be written there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    folder = path.absolute().parent
+    while not folder.exists():  # it will be made
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: {folder} is not a folder that can be written to")
+
+
 @contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; move it over `path` when the block ends well.
@@ -37,12 +52,9 @@ def atomic_path(path):
         If the folder cannot be made or written to, or `path` is a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
+    check_output(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(13, "permission denied")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")

@@ -39,9 +39,10 @@ from support.threads import run_strips, single_threaded_blas, strips_of_rows
 # many for so few pictures, and random blends of learnt features already tell strokes apart.
 LEARNT_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 
-PATCHES = 20_000  # drawn for each layer, evenly from all pictures
+PATCHES = 10_000  # drawn for each layer, evenly from all pictures
 ROUNDS = 8  # of k-means; later rounds hardly move the directions
 ACTIVE = 0.3  # share of the patches that a filter lets through its ReLU
+DIRECTIONS = 256  # at most so many are kept by whitening, the strongest
 EIGENVALUE_CUT = 1e-4  # of the largest; what varies less is rounding and compression noise
 SMOOTHING = 0.1  # of the mean eigenvalue, added so that weak directions are not blown up
 
@@ -161,7 +162,7 @@ def whitening_matrix(centred):
 
         W = V diag(1 / sqrt(e + SMOOTHING * mean(e)))
 
-    leaving out the directions whose variance e is next to nothing.
+    with the strongest directions only: the others hold next to nothing, and cost time.
 
     Parameters
     ----------
@@ -170,15 +171,15 @@ def whitening_matrix(centred):
 
     Returns
     -------
-    ndarray of shape (D, at most D)
+    ndarray of shape (D, at most DIRECTIONS)
     """
     covariance = _product(centred.T, centred) / len(centred)
     with single_threaded_blas():  # how LAPACK rounds depends on its threads
         variance, axes = np.linalg.eigh(covariance)
     if not variance[-1] > 0:
         raise InputError("the pictures are plain, there is nothing to learn filters from")
-    kept = variance > EIGENVALUE_CUT * variance[-1]
-    variance, axes = variance[kept], axes[:, kept]
+    count = min(DIRECTIONS, np.count_nonzero(variance > EIGENVALUE_CUT * variance[-1]))
+    variance, axes = variance[-count:], axes[:, -count:]  # they come in rising order
     return axes / np.sqrt(variance + SMOOTHING * variance.mean())
 
 

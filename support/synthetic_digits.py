@@ -4,8 +4,8 @@ A digit starts as a skeleton, the path of the pen. Every picture bends it in its
 turn, proportions, a smooth elastic warp), brings it to MNIST's size and place, and lets a soft pen
 of its own width run along it. The same seed gives the same digits.
 
-The set is easier than MNIST in that nobody was in a hurry, and its accuracies say nothing about
-accuracies on MNIST.
+The set is a stand-in, no more: the perceptron of mnist_mlp_cpu.py that was trained on these digits
+reads 98.6 % of them, but 88.7 % of MNIST's.
 """
 
 import json

@@ -118,8 +118,16 @@ def test_parameters_are_copied_in_and_out():
         np.testing.assert_array_equal(array, np.ones((2, 3)))
     for array in (bias, saved_bias, held_bias):
         np.testing.assert_array_equal(array, np.zeros((1, 3)))
-    saved_weight[:] = weight[:] = 7  # nor do the caller's changes reach the layer
-    np.testing.assert_array_equal(layer.weight, np.zeros((2, 3)))
+
+
+def test_the_caller_cannot_change_parameters_from_outside():
+    weight, bias = np.ones((2, 3)), np.zeros((1, 3))
+    layer = fully_connected(weight, bias)
+    weight[:], bias[:] = 7, 7
+    for array in layer.save_param():
+        array[:] = 8
+    np.testing.assert_array_equal(layer.weight, np.ones((2, 3)))
+    np.testing.assert_array_equal(layer.bias, np.zeros((1, 3)))
 
 
 def test_init_param():

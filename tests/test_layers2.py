@@ -903,8 +903,8 @@ def test_convolution_refuses_empty_arrays(route, shape):
 @pytest.mark.parametrize("shape", [(1, 2, 2, 9), (1, 2, 9, 2)])
 def test_convolution_refuses_kernels_larger_than_the_padded_input(route, shape):
     layer = conv_layer(np.random.default_rng(0), 5, 2, 4, 1, 1)
-    # 2 + 2 rows or columns under a window of 5
-    with pytest.raises(ValueError, match=says(5, shape[2], shape[3])):
+    sizes = f"{shape[2]}x{shape[3]}", f"{shape[2] + 2}x{shape[3] + 2}"  # as it is, and padded
+    with pytest.raises(ValueError, match=says("5x5", *sizes)):
         getattr(layer, f"forward_{route}")(np.ones(shape))
     assert getattr(layer, f"forward_{route}")(np.ones((1, 2, 3, 3))).shape == (1, 4, 1, 1)
 
@@ -1256,6 +1256,26 @@ def test_pooling_takes_pictures_of_changing_size(pool_class, kind):
         assert_pooling(layer, x, rng.standard_normal(pooled_shape(shape, 2, 2)), 2, 2)
 
 
+@POOLS
+def test_threads_do_not_meet_where_windows_overlap(pool_class, monkeypatch):
+    # strips of one row, each window three rows high: all neighbours add to the same pixels.
+    # (A lost addition is a matter of luck on one processor; on two this fails nearly always.)
+    monkeypatch.setattr(conv_kernels, "STRIP_BYTES", 1)
+    rng = np.random.default_rng(139)
+    x = oracles.laid_out(rng.standard_normal((1, 64, 24, 150)).astype(np.float32), "channels-last")
+    layer = pool_class(3, 1)
+    before = threads.get_threads()
+    try:
+        threads.set_threads(1)
+        top_diff = rng.integers(1, 9, layer.forward(x).shape).astype(np.float32)
+        alone = layer.backward(top_diff)
+        threads.set_threads(4)
+        for _ in range(5):
+            np.testing.assert_array_equal(layer.backward(top_diff), alone)
+    finally:
+        threads.set_threads(before)
+
+
 # ---------------------------------------------------------------- pooling: refusals
 
 
@@ -1326,6 +1346,33 @@ def test_pooling_refuses_top_diffs_of_another_shape(pool_class, route, shape):
 def test_pooling_backward_needs_forward(pool_class, route):
     with pytest.raises(RuntimeError, match="forward"):
         getattr(pool_class(2, 2), f"backward_{route}")(np.ones((1, 1, 2, 2)))
+
+
+# ---------------------------------------------------------------- results are new arrays
+
+
+@KINDS
+@pytest.mark.parametrize("layout", oracles.LAYOUTS)
+@pytest.mark.parametrize("name", ["convolution", "max", "average", "flatten"])
+def test_results_share_no_memory_with_what_was_given(name, kind, layout):
+    # sizes and memory that would let a lazy layer pass its argument on
+    layer = {
+        "convolution": ConvolutionalLayer(1, 1, 1, 0, 1, kind),
+        "max": MaxPoolingLayer(1, 1, kind),
+        "average": AveragePoolingLayer(1, 1, kind),
+        "flatten": FlattenLayer((1, 4, 5), (20,)),
+    }[name]
+    if name == "convolution":
+        layer.load_param(np.ones((1, 1, 1, 1)), np.zeros(1))
+    x = oracles.laid_out(np.ones((2, 1, 4, 5)), layout)
+    output = layer.forward(x)
+    assert not np.shares_memory(output, x)
+    top_diff = output.copy()
+    bottom_diff = layer.backward(top_diff)
+    assert not np.shares_memory(bottom_diff, top_diff)
+    assert not np.shares_memory(bottom_diff, x)
+    output[...] = bottom_diff[...] = 2  # and may be written to
+    np.testing.assert_array_equal(x, np.ones((2, 1, 4, 5)))
 
 
 # ---------------------------------------------------------------- flatten

@@ -456,6 +456,19 @@ def test_a_set_style_must_match_the_input(shape):
             method(np.ones(shape))
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 5, 6), (2, 4, 5, 6)])
+def test_a_refused_style_changes_nothing(shape):
+    rng = np.random.default_rng(167)
+    layer = StyleLossLayer()
+    x, style = rng.standard_normal((1, 4, 5, 6)), rng.standard_normal((1, 4, 5, 6))
+    loss = layer.forward(x, style)
+    for method in (layer.forward, layer.backward):
+        with pytest.raises(ValueError, match=says(shape)):
+            method(x, np.ones(shape))
+    assert layer.forward(x) == loss
+    assert_style(layer, x, style)
+
+
 # ---------------------------------------------------------------- losses: shared rules
 
 
@@ -597,6 +610,16 @@ def test_ten_steps_of_adam_match_the_algorithm(dtype, layout):
         atol = 1e-10 if dtype == np.float64 else 2e-3
         np.testing.assert_allclose(updated.ravel(), expected, rtol=0, atol=atol)
         x = updated
+
+
+@pytest.mark.parametrize("number", [float, np.float64, np.float32])
+def test_adams_lr_does_not_widen_the_result(number):
+    x = np.ones((2, 3), np.float32)
+    optimizer = AdamOptimizer(number(0.25), x.shape)
+    for step in (1, 2):
+        x = optimizer.update(x, np.ones((2, 3), np.float32))
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, np.full((2, 3), 1 - 0.25 * step), rtol=1e-5)
 
 
 def test_adam_forgets_at_its_own_two_rates():

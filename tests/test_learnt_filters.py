@@ -189,6 +189,16 @@ def test_whitening_removes_correlation_and_evens_out_strength():
     np.testing.assert_allclose(np.diag(covariance), expected, rtol=1e-9)
 
 
+def test_whitening_keeps_the_strongest_directions(monkeypatch):
+    monkeypatch.setattr(learnt_filters, "DIRECTIONS", 2)
+    rng = np.random.default_rng(0)
+    centred = rng.normal(size=(1_000, 4)) * [1.0, 4.0, 2.0, 3.0]
+    whitening = whitening_matrix(centred)
+    assert whitening.shape == (4, 2)
+    strength = np.linalg.norm(whitening, axis=1) * [1.0, 4.0, 2.0, 3.0]
+    assert np.all(strength[[0, 2]] < 0.2) and np.all(strength[[1, 3]] > 0.8)
+
+
 def test_kmeans_finds_the_directions_where_vectors_crowd():
     rng = np.random.default_rng(0)
     true = np.eye(5)[:3]
@@ -198,6 +208,17 @@ def test_kmeans_finds_the_directions_where_vectors_crowd():
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-9)
     assert np.all((found @ true.T).max(axis=1) > 0.95)  # each is near one
     assert np.all((found @ true.T).max(axis=0) > 0.99)  # and each has one near
+
+
+def test_each_round_of_kmeans_fits_the_vectors_better(monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(600, 4))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    fits = []
+    for rounds in (0, 1, 2, 8):
+        monkeypatch.setattr(learnt_filters, "ROUNDS", rounds)
+        found = spherical_kmeans(vectors, 10, np.random.default_rng(1))
+        fits.append(np.square((unit @ found.T).max(axis=1)).sum())
+    assert np.all(np.diff(fits) > 1)
 
 
 def test_kmeans_starts_unused_directions_anew():

@@ -1,0 +1,678 @@
+"""mnist_mlp_cpu.py, its data files and its synthetic digits."""
+
+import gzip
+import inspect
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradients import check_gradient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mnist_mlp_cpu
+from mnist_mlp_cpu import MNIST_MLP, main, read_parameters, shift_pictures
+from support.errors import InputError
+from support.idx import (
+    find_mnist,
+    read_idx_images,
+    read_idx_labels,
+    read_mnist,
+    write_idx,
+)
+from support.synthetic_digits import draw_digits, make_synthetic_mnist
+
+PROGRAM = Path(mnist_mlp_cpu.__file__)
+NAMES = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
+
+
+def images_bytes(images):
+    """Return an IDX file of pictures, put together by hand."""
+    return struct.pack(">iiii", 2051, *images.shape) + bytes(images.ravel().tolist())
+
+
+def labels_bytes(labels):
+    return struct.pack(">ii", 2049, len(labels)) + bytes(labels.tolist())
+
+
+def write_mnist(folder, train, test):
+    """Write four IDX files in MNIST's form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in zip(
+        NAMES,
+        (images_bytes(train[0]), labels_bytes(train[1]), images_bytes(test[0]),
+         labels_bytes(test[1])),
+        strict=True,
+    ):  # fmt: skip
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(tmp_path_factory):
+    """A folder in the form of MNIST, with 1,530 training and 305 test digits."""
+    folder = tmp_path_factory.mktemp("mnist")
+    write_mnist(folder, draw_digits(1530, 1), draw_digits(305, 2))
+    return folder
+
+
+def small_mlp(mnist_dir, **options):
+    mlp = MNIST_MLP(hidden1=8, hidden2=6, seed=0, **options)
+    mlp.load_data(mnist_dir)
+    mlp.build_model()
+    mlp.init_model()
+    return mlp
+
+
+# IDX files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("dot", ["-idx", ".idx"])
+def test_both_spellings_plain_and_compressed(tmp_path, dot, ending):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(3, 28, 28), dtype=np.uint8)
+    labels = np.array([9, 0, 4], dtype=np.uint8)
+    pack = gzip.compress if ending else bytes
+    for name in NAMES:
+        content = images_bytes(images) if "images" in name else labels_bytes(labels)
+        (tmp_path / (name.replace("-idx", dot) + ending)).write_bytes(pack(content))
+    for array, expected in zip(read_mnist(tmp_path), (images, labels) * 2, strict=True):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["x", "x.gz"])
+def test_what_is_written_can_be_read(tmp_path, name):
+    images = np.random.default_rng(1).integers(256, size=(2, 28, 28), dtype=np.uint8)
+    write_idx(tmp_path / name, images)
+    content = (tmp_path / name).read_bytes()
+    plain = gzip.decompress(content) if name.endswith(".gz") else content
+    assert plain == images_bytes(images)
+    np.testing.assert_array_equal(read_idx_images(tmp_path / name), images)
+    write_idx(tmp_path / "labels", np.array([7], dtype=np.uint8))
+    assert (tmp_path / "labels").read_bytes() == b"\0\0\x08\x01\0\0\0\x01\x07"
+    with pytest.raises(TypeError, match="uint8"):
+        write_idx(tmp_path / "y", images.astype(int))
+
+
+IMAGES = images_bytes(np.zeros((2, 28, 28), dtype=np.uint8))
+LABELS = labels_bytes(np.array([3, 1, 4], dtype=np.uint8))
+GZ = gzip.compress(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("content", "defect"),
+    [
+        (b"", "cut short: 0 bytes"),
+        (IMAGES[:15], "cut short: 15 bytes, the header alone takes 16"),
+        (IMAGES[:16], "cut short: 16 bytes, its header promises 1584"),
+        (IMAGES[:-1], "cut short: 1583 bytes, its header promises 1584"),
+        (IMAGES + b"\0", "too long"),
+        (LABELS + bytes(20), r"magic number is 2049 \(that of labels\), expected 2051"),
+        (b"<!DOCTYPE html><html>", "magic number is 1008813135, expected 2051"),
+        (struct.pack(">4I", 2051, 0, 28, 28), "count of 0"),
+        (struct.pack(">4I", 2051, 4_000_000_000, 28, 28), "count of 4000000000"),
+        (struct.pack(">4I", 2051, 1, 32, 28) + bytes(896), "32 x 28 pixels, expected 28 x 28"),
+        (struct.pack(">4I", 2051, 999_999, 28, 28), "cut short"),  # 784 MB promised, none there
+        (GZ[:-9], "damaged or cut off"),
+        (GZ[:12], "damaged or cut off"),
+        (GZ[:-8] + bytes(8), "damaged or cut off"),  # the checksum at the end
+        (GZ[:11] + b"\xff\xff" + GZ[13:], "damaged or cut off"),
+        (GZ + b"more", "damaged or cut off"),
+        (gzip.compress(IMAGES[:-1]), "cut short: 1583 bytes"),
+        (gzip.compress(IMAGES + b"\0"), "too long"),
+    ],
+)
+def test_damaged_images(tmp_path, content, defect):
+    path = tmp_path / "pictures"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=defect) as caught:
+        read_idx_images(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "defect"),
+    [
+        (IMAGES, r"magic number is 2051 \(that of images\), expected 2049"),
+        (LABELS[:-1], "cut short: 10 bytes, its header promises 11"),
+        (LABELS + b"\1", "too long"),
+        (LABELS[:-2] + b"\x0a\xff", "label 1 is 10, expected 0 to 9"),
+    ],
+)
+def test_damaged_labels(tmp_path, content, defect):
+    path = tmp_path / "labels"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=defect) as caught:
+        read_idx_labels(path)
+    assert str(path) in str(caught.value)
+
+
+@settings(max_examples=60, derandomize=True, database=None, deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 60), st.booleans())
+def test_no_damage_gets_past(tmp_path_factory, junk, at, compress):
+    """Whatever the bytes: an array or an InputError."""
+    path = tmp_path_factory.getbasetemp() / "junk"
+    base = GZ if compress else IMAGES
+    path.write_bytes(base[:at] + junk + base[at + len(junk) :])
+    try:
+        assert read_idx_images(path).shape[1:] == (28, 28)
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+def test_files_that_do_not_belong_together(tmp_path):
+    assert find_mnist(tmp_path) is None
+    with pytest.raises(InputError, match="none of the MNIST files"):
+        read_mnist(tmp_path)
+    digits = draw_digits(4, 0)
+    write_mnist(tmp_path, digits, (digits[0], digits[1][:3]))
+    with pytest.raises(InputError, match=r"t10k-images.* holds 4 images, but .*labels.* 3 labels"):
+        read_mnist(tmp_path)
+    (tmp_path / NAMES[0]).unlink()
+    with pytest.raises(InputError, match=r"part of MNIST: train-images.* is missing"):
+        find_mnist(tmp_path)
+    with pytest.raises(InputError, match="cannot read"):
+        read_idx_images(tmp_path / NAMES[0])
+    with pytest.raises(InputError, match="cannot read"):
+        read_idx_images(tmp_path)
+
+
+# Synthetic digits ----------------------------------------------------------------------------
+
+
+def test_synthetic_digits_repeat_and_vary():
+    images, labels = draw_digits(1234, 5)
+    again, same = draw_digits(1234, 5)
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(labels, same)
+    assert images.shape == (1234, 28, 28)
+    assert images.dtype == labels.dtype == np.uint8
+    counts = np.bincount(labels, minlength=10)
+    assert counts.sum() == 1234
+    assert counts.max() - counts.min() <= 1
+    assert len(np.unique(images.reshape(1234, -1), axis=0)) == 1234
+    assert not np.array_equal(draw_digits(1234, 6)[0], images)
+
+
+def test_synthetic_digits_are_centred_and_inked_like_mnist():
+    images, _ = draw_digits(500, 7)
+    ink = images / images.sum(axis=(1, 2), keepdims=True)
+    centre_y = (ink.sum(axis=2) * np.arange(28)).sum(axis=1)
+    centre_x = (ink.sum(axis=1) * np.arange(28)).sum(axis=1)
+    for centre in (centre_y, centre_x):
+        assert centre.mean() == pytest.approx(13.5, abs=0.2)
+        assert np.abs(centre - 13.5).max() < 3
+    assert (images.max(axis=(1, 2)) > 100).all()
+    assert images[:, 0].mean() < 3  # nothing runs over the edge
+    assert images.mean() == pytest.approx(33.3, abs=6)  # MNIST's own mean
+    assert (images == 0).mean() > 0.6
+
+
+def test_each_digit_resembles_its_own_kind():
+    """The nearest of ten mean pictures is right for most, but not all: they vary."""
+    images, labels = draw_digits(3000, 8)
+    rows = images.reshape(3000, -1).astype(np.float64)
+    means = np.stack([rows[:2000][labels[:2000] == digit].mean(axis=0) for digit in range(10)])
+    distances = ((rows[2000:, None] - means) ** 2).sum(axis=2)  # (N, 1, 784) - (10, 784)
+    right = np.mean(distances.argmin(axis=1) == labels[2000:])
+    assert 0.75 < right < 0.99
+
+
+def test_synthetic_set_is_drawn_once(tmp_path):
+    folder = tmp_path / "new" / "synthetic"
+    assert make_synthetic_mnist(folder, 30, 20)
+    assert len(list(folder.iterdir())) == 5
+    first = read_mnist(folder)
+    assert [len(part) for part in first] == [30, 30, 20, 20]
+    assert not make_synthetic_mnist(folder, 30, 20)
+    (folder / NAMES[1]).write_bytes(b"damaged")
+    assert make_synthetic_mnist(folder, 30, 20)
+    for old, new in zip(first, read_mnist(folder), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert make_synthetic_mnist(folder, 31, 20)  # more training digits, the same test digits
+    np.testing.assert_array_equal(read_mnist(folder)[2], first[2])
+    (folder / "recipe.json").write_text("{", "utf-8")
+    assert make_synthetic_mnist(folder, 30, 20, seed=1)
+    assert not np.array_equal(read_mnist(folder)[0], first[0])
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        make_synthetic_mnist(tmp_path / "file" / "synthetic", 30, 20)
+
+
+# The network ---------------------------------------------------------------------------------
+
+
+def test_the_interface_of_the_lab(mnist_dir):
+    parameters = list(inspect.signature(MNIST_MLP).parameters.values())
+    assert [(p.name, p.default) for p in parameters[:8]] == [
+        ("batch_size", 100), ("input_size", 784), ("hidden1", 32), ("hidden2", 16),
+        ("out_classes", 10), ("lr", 0.01), ("max_epoch", 1), ("print_iter", 100),
+    ]  # fmt: skip
+    mlp = MNIST_MLP()
+    images = mlp.load_mnist(mnist_dir / NAMES[2])
+    labels = mlp.load_mnist(mnist_dir / NAMES[3], "False")
+    assert images.shape == (305, 784)
+    assert labels.shape == (305, 1)
+    np.testing.assert_array_equal(mlp.load_mnist(mnist_dir / NAMES[3], is_images=False), labels)
+    mlp.load_data(mnist_dir)
+    assert mlp.data_source == "mnist"
+    assert mlp.train_data.shape == (1530, 785)
+    np.testing.assert_array_equal(mlp.test_data, np.concatenate([images, labels], axis=1))
+    mlp.build_model()
+    mlp.init_model()
+    assert [layer.weight.shape for layer in mlp.update_layer_list] == [
+        (784, 32), (32, 16), (16, 10)
+    ]  # fmt: skip
+    prob = mlp.forward(mlp.test_data[:7, :-1])
+    assert prob.shape == (7, 10)
+    assert prob.dtype == np.float32
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_forward_is_the_formula(mnist_dir, standardize):
+    mlp = small_mlp(mnist_dir, standardize=standardize)
+    (w1, b1), (w2, b2), (w3, b3) = [layer.save_param() for layer in mlp.update_layer_list]
+    x = mlp.test_data[:5, :-1].astype(np.float64)
+    if standardize:
+        x = (x - 33.3) / 78.6
+    scores = np.maximum(np.maximum(x @ w1 + b1, 0) @ w2 + b2, 0) @ w3 + b3
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    for dtype in (np.uint8, np.int64, np.float64):
+        prob = mlp.forward(mlp.test_data[:5, :-1].astype(dtype))
+        np.testing.assert_allclose(prob, expected, rtol=1e-4)
+        assert prob.dtype == np.float32
+
+
+def test_backward_and_update(mnist_dir):
+    """The chain's gradient by finite differences, in float64, and one step along it."""
+    mlp = small_mlp(mnist_dir)
+    rng = np.random.default_rng(3)
+    for layer in mlp.update_layer_list:
+        layer.load_param(*(rng.normal(size=p.shape) * 0.3 for p in layer.save_param()))
+    x, labels = rng.normal(size=(3, 784)), np.array([1, 9, 4])
+
+    def loss():
+        y = x
+        for layer in mlp.layers:
+            y = layer.forward(y)
+        mlp.softmax.forward(y)
+        return mlp.softmax.get_loss(labels)
+
+    loss()
+    mlp.backward()
+    before = [layer.save_param() for layer in mlp.update_layer_list]
+    gradients = [(layer.d_weight, layer.d_bias) for layer in mlp.update_layer_list]
+    for layer, kept, (_, d_bias) in zip(mlp.update_layer_list, before, gradients, strict=True):
+
+        def loss_of(bias, layer=layer, kept=kept):
+            layer.load_param(kept[0], bias)
+            return loss()
+
+        check_gradient(loss_of, kept[1], d_bias, "bias")
+        layer.load_param(*kept)
+    loss()
+    mlp.backward()
+    mlp.update(0.25)
+    for layer, old, change in zip(mlp.update_layer_list, before, gradients, strict=True):
+        np.testing.assert_allclose(layer.weight, old[0] - 0.25 * change[0], rtol=1e-12)
+        np.testing.assert_allclose(layer.bias, old[1] - 0.25 * change[1], rtol=1e-12)
+
+
+def test_training_uses_every_row_once_and_anneals(mnist_dir, monkeypatch):
+    mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, anneal=True, standardize=True)
+    rows, rates = [], []
+    forward, update = mlp.forward, mlp.update
+    monkeypatch.setattr(mlp, "forward", lambda x: rows.append(x) or forward(x))
+    monkeypatch.setattr(mlp, "update", lambda lr: rates.append(lr) or update(lr))
+    everything = mlp.train_data.copy()
+    mlp.train()
+    assert [len(batch) for batch in rows] == [700, 700, 130] * 2
+    np.testing.assert_allclose(rates, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    for epoch in (rows[:3], rows[3:]):
+        seen = np.concatenate(epoch)
+        assert not np.array_equal(seen, everything[:, :-1])
+        np.testing.assert_array_equal(
+            np.unique(seen, axis=0), np.unique(everything[:, :-1], axis=0)
+        )
+    np.testing.assert_array_equal(
+        np.unique(mlp.train_data, axis=0), np.unique(everything, axis=0)
+    )
+    assert len(mlp.epoch_losses) == len(mlp.epoch_seconds) == 2
+
+
+def test_training_shifts_the_pictures(mnist_dir, monkeypatch):
+    mlp = small_mlp(mnist_dir, batch_size=2000, max_shift=1)
+    given = []
+    forward = mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: given.append(x) or forward(x))
+    mlp.train()
+    unmoved = (given[0] == mlp.train_data[:, :-1]).all(axis=1)
+    assert unmoved.mean() == pytest.approx(1 / 9, abs=0.04)  # one place in nine
+
+
+def test_training_learns_and_repeats(mnist_dir):
+    runs = []
+    for _ in range(2):
+        mlp = small_mlp(
+            mnist_dir, batch_size=20, max_epoch=6, lr=0.1, standardize=True, max_shift=1
+        )
+        assert mlp.evaluate() < 0.3
+        mlp.train()
+        runs.append(mlp)
+    assert runs[0].evaluate() > 0.7
+    assert runs[0].epoch_losses[0] > runs[0].epoch_losses[-1]
+    assert runs[0].epoch_losses == runs[1].epoch_losses
+    for one, other in zip(runs[0].update_layer_list, runs[1].update_layer_list, strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
+    constant = small_mlp(mnist_dir, lr=0.1)
+    rates = []
+    constant.update = rates.append
+    constant.train()
+    assert set(rates) == {0.1}
+
+
+def test_evaluate_counts_the_last_rows(mnist_dir):
+    mlp = small_mlp(mnist_dir, batch_size=100)
+    prob = mlp.forward(mlp.test_data[:, :-1])
+    right = prob.argmax(axis=1) == mlp.test_data[:, -1]
+    assert mlp.evaluate() == right.sum() / 305
+    mlp.test_data[300:, -1] = prob[300:].argmax(axis=1)
+    assert mlp.evaluate() == (right[:300].sum() + 5) / 305
+    assert mlp.evaluate(mlp.test_data[300:]) == 1.0
+
+
+def test_a_learning_rate_that_is_too_high(mnist_dir):
+    mlp = small_mlp(mnist_dir, lr=1e6, max_epoch=5)
+    with pytest.raises(InputError, match=r"loss became .* learning rate 1e\+06 is too high"):
+        mlp.train()
+
+
+def test_shift_pictures():
+    class Draws:
+        """Stands for the generator: which cut-outs to take, 0 to 2 along each axis."""
+
+        def integers(self, low, high, size, endpoint):
+            assert (low, high, size, endpoint) == (0, 2, (2, 3), True)
+            return np.array([[0, 1, 2], [2, 1, 1]])
+
+    pictures = np.random.default_rng(0).integers(1, 256, size=(3, 28, 28), dtype=np.uint8)
+    kept = pictures.copy()
+    shifted = shift_pictures(pictures.reshape(3, 784), 1, Draws()).reshape(3, 28, 28)
+    expected = np.zeros_like(pictures)
+    expected[0, 1:, :-1] = pictures[0, :-1, 1:]  # cut from above and from the right: down, left
+    expected[1] = pictures[1]
+    expected[2, :-1] = pictures[2, 1:]  # up
+    np.testing.assert_array_equal(shifted, expected)
+    np.testing.assert_array_equal(pictures, kept)
+
+    dots = np.zeros((2000, 784), dtype=np.uint8)
+    dots[:, 14 * 28 + 14] = 1
+    places = np.unique(shift_pictures(dots, 2, np.random.default_rng(0)).argmax(axis=1))
+    assert sorted({p // 28 for p in places.tolist()}) == [12, 13, 14, 15, 16]
+    assert len(places) == 25
+
+
+def test_build_mnist_mlp(mnist_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist_mlp_cpu, "EPOCHS", 2)
+    monkeypatch.setattr(mnist_mlp_cpu, "HIDDEN", (20, 15))
+    mlp = mnist_mlp_cpu.build_mnist_mlp(data_dir=mnist_dir)
+    assert mlp.test_data.shape == (305, 785)
+    assert mlp.batch_size == 100
+    mlp.save_model(tmp_path / "p.npz")
+    other = mnist_mlp_cpu.build_mnist_mlp(tmp_path / "p.npz", mnist_dir)
+    assert other.evaluate() == mlp.evaluate() > 0.4
+
+
+# Parameter files -----------------------------------------------------------------------------
+
+
+def test_saved_parameters_take_raw_pixels(mnist_dir, tmp_path):
+    path = tmp_path / "folder" / "p.npz"
+    mlp = small_mlp(mnist_dir, lr=0.1, standardize=True)
+    mlp.train()
+    mlp.save_model(path)
+    with np.load(path, allow_pickle=False) as archive:
+        assert sorted(archive.files) == ["b1", "b2", "b3", "w1", "w2", "w3"]
+        assert {array.dtype for array in archive.values()} == {np.dtype(np.float32)}
+        w1, b1 = archive["w1"], archive["b1"]
+    first = mlp.update_layer_list[0]
+    np.testing.assert_allclose(w1, first.weight / 78.6, rtol=1e-6)
+    np.testing.assert_allclose(b1, first.bias - 33.3 / 78.6 * first.weight.sum(axis=0), atol=1e-5)
+    pixels = mlp.test_data[:, :-1]
+    for standardize in (False, True):
+        other = MNIST_MLP(hidden1=8, hidden2=6, standardize=standardize)
+        other.build_model()
+        other.load_model(path)
+        np.testing.assert_allclose(other.forward(pixels), mlp.forward(pixels), atol=1e-4)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def good_parameters():
+    return {
+        "w1": np.ones((784, 4), np.float32), "b1": np.ones((1, 4), np.float32),
+        "w2": np.ones((4, 3), np.float32), "b2": np.ones((1, 3), np.float32),
+        "w3": np.ones((3, 10), np.float32), "b3": np.ones((1, 10), np.float32),
+    }  # fmt: skip
+
+
+class Bomb:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_pickles_are_refused_unopened(tmp_path):
+    bomb = Bomb(tmp_path / "went off")
+    (tmp_path / "a").write_bytes(pickle.dumps(bomb))
+    np.save(tmp_path / "b.npy", np.array([{"w1": bomb}], dtype=object))
+    np.savez(tmp_path / "c.npz", **good_parameters() | {"w2": np.array([bomb], dtype=object)})
+    for name in ("a", "b.npy", "c.npz"):
+        with pytest.raises(InputError, match="pickled objects are refused") as caught:
+            read_parameters(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not bomb.mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "defect"),
+    [
+        ({"w3": None}, "holds no w3"),
+        ({"w2": np.ones((5, 3))}, r"w2 has the shape \(5, 3\), expected \(4, any\)"),
+        ({"w1": np.ones(784)}, r"w1 has the shape \(784,\), expected \(any, any\)"),
+        ({"w1": np.ones((784, 0)), "b1": np.ones((1, 0))}, "w1 has the shape"),
+        ({"b2": np.ones(3)}, r"b2 has the shape \(3,\), expected \(1, 3\)"),
+        ({"b3": np.full((1, 10), np.nan)}, "b3 holds something else than finite"),
+        ({"w1": np.ones((784, 4), dtype=int)}, "w1 holds something else than finite"),
+        ({"w1": np.ones((784, 4), dtype="U3")}, "w1 holds something else than finite"),
+    ],
+)
+def test_parameters_that_make_no_network(tmp_path, change, defect):
+    path = tmp_path / "p.npz"
+    arrays = good_parameters() | change
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=defect):
+        read_parameters(path)
+
+
+def test_files_that_are_no_parameters(tmp_path):
+    path = tmp_path / "p.npz"
+    np.savez(path, **good_parameters())
+    read_parameters(path)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[300] ^= 1  # a number of w1: the archive's checksum notices
+    for content, defect in (
+        (b"", "damaged"),
+        (b"just some text", "no .npz file"),
+        (whole[:-30], "damaged"),
+        (whole[:900], "damaged"),
+        (bytes(damaged), "damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=defect):
+            read_parameters(path)
+    np.save(tmp_path / "one.npy", np.ones(3))
+    for name, defect in (("one.npy", "single array"), ("absent", "cannot read"), (".", "cannot")):
+        with pytest.raises(InputError, match=defect):
+            read_parameters(tmp_path / name)
+
+
+def test_parameters_of_another_network(mnist_dir, tmp_path):
+    np.savez(tmp_path / "p.npz", **good_parameters())
+    mlp = MNIST_MLP(hidden1=4, hidden2=5)
+    mlp.build_model()
+    with pytest.raises(InputError, match=r"another size: w2 has the shape \(4, 3\), expected"):
+        mlp.load_model(tmp_path / "p.npz")
+
+
+# The command ---------------------------------------------------------------------------------
+
+
+def run_program(*options):
+    return subprocess.run(
+        [sys.executable, "-W", "error", PROGRAM, *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
+    saved, report = tmp_path / "out" / "p.npz", tmp_path / "out" / "r.json"
+    done = run_program(
+        "--data-dir", mnist_dir, "--hidden", 24, 16, "--epochs", 4, "--batch-size", 32,
+        "--seed", 3, "--save", saved, "--report", report,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1,530 training and 305 test digits" in done.stdout
+    assert done.stdout.count("epoch ") == 4
+    assert "batch/s" in done.stderr
+    content = json.loads(report.read_text("utf-8"))
+    assert content["data_source"] == "mnist"
+    assert content["hyper_parameters"]["hidden"] == [24, 16]
+    assert content["hyper_parameters"]["lr"] == 0.2
+    assert content["hyper_parameters"]["seed"] == 3
+    assert len(content["loss_per_epoch"]) == len(content["seconds_per_epoch"]) == 4
+    assert content["loss_per_epoch"][-1] < content["loss_per_epoch"][0]
+    assert content["test_accuracy"] > 0.8
+    assert content["train_accuracy"] > 0.8
+    assert f"accuracy {content['test_accuracy']:.2%} on the test digits" in done.stdout
+    assert content["library_versions"]["numpy"] == np.__version__
+    assert sorted(saved.parent.iterdir()) == [saved, report]
+
+    again = run_program("--data-dir", mnist_dir, "--load", saved)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""  # measured only: nothing to show the progress of
+    assert f"accuracy {content['test_accuracy']:.2%} on the test digits" in again.stdout
+
+
+def test_the_command_without_mnist(tmp_path):
+    report = tmp_path / "r.json"
+    done = run_program(
+        "--data-dir", tmp_path / "data", "--hidden", 32, 16, "--epochs", 2, "--report", report
+    )
+    assert done.returncode == 0, done.stderr
+    announced = [line for line in done.stdout.splitlines() if "SYNTHETIC" in line]
+    assert len(announced) == 1
+    assert "--download" in announced[0]
+    assert "12,000 training and 2,000 test" in announced[0]
+    content = json.loads(report.read_text("utf-8"))
+    assert content["data_source"] == "synthetic"
+    assert content["test_accuracy"] > 0.85
+    assert len(read_mnist(tmp_path / "data" / "synthetic")[0]) == 12_000
+    assert find_mnist(tmp_path / "data") is None  # never taken for the real ones
+
+
+def test_the_command_trains_on(mnist_dir, tmp_path, capsys):
+    saved = tmp_path / "p.npz"
+    common = ["--data-dir", str(mnist_dir), "--epochs", "2", "--batch-size", "20"]
+    assert main([*common, "--hidden", "16", "12", "--save", str(saved)]) == 0
+    first = capsys.readouterr().out
+    assert main([*common, "--load", str(saved), "--lr", "0.05", "--save", str(saved)]) == 0
+    second = capsys.readouterr().out
+    losses = [float(text.split("loss ")[-1].split()[0]) for text in (first, second)]
+    assert losses[1] < 0.9 * losses[0]
+    assert 0.1 < losses[1]
+    assert read_parameters(saved)["w1"].shape == (784, 16)
+
+
+def test_the_command_refuses(mnist_dir, tmp_path, capsys, monkeypatch):
+    def must_not_train(self):
+        raise AssertionError("the training began")
+
+    monkeypatch.setattr(MNIST_MLP, "train", must_not_train)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / NAMES[0]).write_bytes(IMAGES)
+    np.savez(tmp_path / "p.npz", **good_parameters())
+    inside_file = str(tmp_path / "file" / "x")
+    data = ["--data-dir", str(mnist_dir)]
+    for options, words in (
+        ([*data, "--save", inside_file], "cannot write"),
+        ([*data, "--report", inside_file], "cannot write"),
+        ([*data, "--save", str(tmp_path)], "is a folder"),
+        ([*data, "--load", str(tmp_path / "file")], "pickled objects are refused"),
+        ([*data, "--load", str(tmp_path / "absent.npz")], "cannot read"),
+        ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "another size"),
+        (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
+        (["--data-dir", inside_file], "cannot write"),
+    ):
+        assert main(options) == 2, options
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1
+        assert captured.err.startswith("mnist_mlp_cpu.py: error: ")
+        assert words in captured.err
+    for options, words in (
+        (["--epochs", "-1"], "must not be negative"),
+        (["--batch-size", "0"], "must be at least 1"),
+        (["--hidden", "3"], "2 arguments"),
+        (["--hidden", "3", "0"], "must be at least 1"),
+        (["--lr", "nan"], "must be greater than 0"),
+        (["--lr", "fast"], "invalid number value"),
+        (["--save", "a", "--report", "a"], "the same file"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(options)
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "p.npz", "part"]
+
+
+def test_the_command_interrupted(mnist_dir, tmp_path, capsys, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MNIST_MLP, "train", interrupt)
+    assert main(["--data-dir", str(mnist_dir), "--save", str(tmp_path / "p.npz")]) == 130
+    assert capsys.readouterr().err == "mnist_mlp_cpu.py: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("data-dir", "download", "hidden", "epochs", "batch-size", "lr", "seed", "save",
+                   "load", "report", "threads"):  # fmt: skip
+        assert f"--{option}" in text
+    assert "examples:" in text
