@@ -394,8 +394,8 @@ class SoftmaxLossLayer:
         rows = np.arange(self.batch_size)
         self.label_onehot = np.zeros_like(self.prob)
         self.label_onehot[rows, label] = 1
-        # divided before it is added up, and in float64: the sum itself could overflow
-        return float(np.sum(-self.log_prob[rows, label] / self.batch_size, dtype=np.float64))
+        # divided before they are added up, since their sum could overflow
+        return float(np.sum(-self.log_prob[rows, label] / self.batch_size))
 
     def backward(self):
         """Return dL/dx for the scores x of the last `forward`.
