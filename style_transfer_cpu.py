@@ -45,11 +45,14 @@ IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
 # The command's settings. Its losses are relative (see `Objective`), so these weights mean the same
 # for any size of picture and any weights of the network.
-CONTENT_WEIGHT = 1.0
+CONTENT_LAYERS = ["relu2_1", "relu4_1"]  # contours and composition
+STYLE_LAYERS = STYLE_LOSS_LAYERS
+CONTENT_WEIGHT = 3.0
 STYLE_WEIGHT = 40.0
-SIZE = 384
-STEPS = 80
-SCALES = 2
+TV_WEIGHT = 1e-3
+SIZE = 448
+STEPS = 160
+SCALES = 3
 LEAST_SIDE = 32  # pixels: relu5_1 is 16 times smaller, and two positions are the least to compare
 
 HERE = Path(__file__).resolve().parent
@@ -193,67 +196,118 @@ def mean_square(array):
     return max(float(np.mean(np.square(array), dtype=np.float64)), 1e-30)
 
 
+def total_variation(image):
+    """Return how much neighbouring pixels differ, and the gradient of that.
+
+        TV = 1/(N C H W) * sum of  (x[h + 1, w] - x[h, w])^2 + (x[h, w + 1] - x[h, w])^2
+
+    A little of it takes the grain out of a picture and leaves the strokes.
+
+    Parameters
+    ----------
+    image : ndarray of shape (N, C, H, W)
+
+    Returns
+    -------
+    loss : float
+    gradient : ndarray of shape (N, C, H, W)
+        Each difference belongs to two pixels: with + to the second, with - to the first.
+    """
+    down, right = np.diff(image, axis=2), np.diff(image, axis=3)
+    gradient = np.zeros_like(image)
+    gradient[:, :, 1:] += down
+    gradient[:, :, :-1] -= down
+    gradient[:, :, :, 1:] += right
+    gradient[:, :, :, :-1] -= right
+    gradient *= 2 / image.size
+    loss = sum(float(np.sum(np.square(step), dtype=np.float64)) for step in (down, right))
+    return loss / image.size, gradient
+
+
 class Objective:
     """The loss that the made picture shall minimise, and its gradient, in one walk there and back.
 
         L = content_weight * mean over content layers of  sum (X - Y)^2 / sum Y^2
           + style_weight   * mean over style layers of    sum (G - A)^2 / sum A^2
+          + tv_weight      * total_variation
 
-    Both are the book's losses (`layers3.py`), each divided by its value for an empty picture: 1
-    means nothing is right yet, 0.01 that 1 % of the squared features are wrong, at any size and
-    with any weights of the network.
+    The first two are the book's losses (`layers3.py`), each divided by its value for features that
+    are all 0: 1 means that nothing is right yet, 0.01 that 1 % of the squared features are wrong,
+    at any size and with any weights of the network.
 
     Parameters
     ----------
     network : FusedNetwork
     content_image, style_image : ndarray of shape (1, 3, H, W)
         The two may differ in size.
-    content_weight, style_weight : float
+    content_weight, style_weight, tv_weight : float
+    content_layers, style_layers : sequence of str
     """
 
-    def __init__(self, network, content_image, style_image, content_weight, style_weight):
+    def __init__(
+        self,
+        network,
+        content_image,
+        style_image,
+        content_weight=CONTENT_WEIGHT,
+        style_weight=STYLE_WEIGHT,
+        tv_weight=TV_WEIGHT,
+        content_layers=CONTENT_LAYERS,
+        style_layers=STYLE_LAYERS,
+    ):
         self.network = network
-        self.wanted = list(dict.fromkeys(CONTENT_LOSS_LAYERS + STYLE_LOSS_LAYERS))
+        self.tv_weight = tv_weight
+        self.wanted = list(dict.fromkeys([*content_layers, *style_layers]))
         self.style_losses = {}
         self.style_scales = {}
-        for name, features in network.forward(style_image, STYLE_LOSS_LAYERS, keep=False).items():
+        for name, features in network.forward(style_image, style_layers, keep=False).items():
             loss = StyleLossLayer()
             loss.set_style(features)
-            self.style_losses[name] = loss
             power = mean_square(loss.style_per_position)
-            self.style_scales[name] = 4 * style_weight / len(STYLE_LOSS_LAYERS) / power
+            self.style_losses[name] = loss
+            self.style_scales[name] = 4 * style_weight / len(style_layers) / power
         self.content_loss = ContentLossLayer()
         self.content = {}
         self.content_scales = {}
-        features = network.forward(content_image, CONTENT_LOSS_LAYERS, keep=False)
-        for name, values in features.items():
-            self.content[name] = values.copy()  # the network reuses its buffers
-            power = mean_square(values)
-            self.content_scales[name] = 2 * content_weight / len(CONTENT_LOSS_LAYERS) / power
+        for name, features in network.forward(content_image, content_layers, keep=False).items():
+            power = mean_square(features)
+            self.content[name] = features.copy(order="K")  # the network reuses its buffers
+            self.content_scales[name] = 2 * content_weight / len(content_layers) / power
 
     def __call__(self, image):
-        """Return (content loss, style loss, gradient by the pixels) of a picture (1, 3, H, W).
+        """Return the losses of a picture (1, 3, H, W) and their gradient by its pixels.
+
+        Returns
+        -------
+        losses : dict of str to float
+            'content', 'style' and 'tv', weighted; the loss is their sum.
+        gradient : ndarray of shape (1, 3, H, W)
 
         Raises
         ------
         FloatingPointError
-            If the losses are no longer finite numbers.
+            If a loss is no longer a finite number.
         """
         features = self.network.forward(image, self.wanted)
-        content = style = 0.0
+        losses = {"content": 0.0, "style": 0.0, "tv": 0.0}
         gradients, gram_gradients = {}, {}
         for name, scale in self.content_scales.items():
-            content += scale * self.content_loss.forward(features[name], self.content[name])
-            gradient = self.content_loss.backward(features[name], self.content[name])
-            gradient *= scale
-            gradients[name] = gradient
+            target = self.content[name]
+            losses["content"] += scale * self.content_loss.forward(features[name], target)
+            gradients[name] = self.content_loss.backward(features[name], target)
+            gradients[name] *= scale
         for name, scale in self.style_scales.items():
             loss = self.style_losses[name]
-            style += scale * loss.forward(features[name])
+            losses["style"] += scale * loss.forward(features[name])
             gram_gradients[name] = scale * loss.gram_gradient()
-        if not np.isfinite(content + style):
-            raise FloatingPointError(f"content loss {content}, style loss {style}")
-        return content, style, self.network.backward(gradients, gram_gradients)
+        gradient = self.network.backward(gradients, gram_gradients)
+        if self.tv_weight:
+            variation, variation_gradient = total_variation(image)
+            losses["tv"] = self.tv_weight * variation
+            gradient += self.tv_weight * variation_gradient
+        if not np.isfinite(sum(losses.values())):
+            raise FloatingPointError(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
+        return losses, gradient
 
 
 def adam(objective, image, steps, learning_rate, bounds, on_step):
@@ -273,7 +327,7 @@ def adam(objective, image, steps, learning_rate, bounds, on_step):
     bounds : tuple of ndarray of shape (1, 3, 1, 1)
         The least and largest value of a pixel in each channel.
     on_step : callable
-        Called after each step with the image it evaluated and its content and style loss.
+        Called after each step with an image and its losses.
 
     Returns
     -------
@@ -281,8 +335,8 @@ def adam(objective, image, steps, learning_rate, bounds, on_step):
     """
     optimizer = AdamOptimizer(learning_rate, image.shape)
     for step in range(steps):
-        content, style, gradient = objective(image)
-        on_step(image, content, style)
+        losses, gradient = objective(image)
+        on_step(image, losses)
         optimizer.lr = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
         image = np.clip(optimizer.update(image, gradient), *bounds)
     return image
@@ -295,17 +349,17 @@ def lbfgs(objective, image, steps, bounds, on_step):
     by itself. A step that is too long is tried again, so that some steps take two evaluations.
     """
     layout = image.transpose(0, 2, 3, 1).shape  # the pixels in the order they have in memory
-    parts = {}
+    latest = {}
 
     def unpack(x):
         # (N, H, W, 3) -> (N, 3, H, W)
         return x.reshape(layout).astype(image.dtype).transpose(0, 3, 1, 2)
 
     def evaluate(x):
-        parts["content"], parts["style"], gradient = objective(unpack(x))
+        losses, gradient = objective(unpack(x))
+        latest.update(losses)
         # (N, 3, H, W) -> (N, H, W, 3), and double precision, which SciPy wants
-        flat = gradient.transpose(0, 2, 3, 1).astype(np.float64).ravel()
-        return parts["content"] + parts["style"], flat
+        return sum(losses.values()), gradient.transpose(0, 2, 3, 1).astype(np.float64).ravel()
 
     low, high = (np.broadcast_to(bound.reshape(3), layout).ravel() for bound in bounds)
     result = scipy.optimize.minimize(
@@ -314,7 +368,7 @@ def lbfgs(objective, image, steps, bounds, on_step):
         method="L-BFGS-B",
         jac=True,
         bounds=scipy.optimize.Bounds(low, high),
-        callback=lambda x: on_step(unpack(x), parts["content"], parts["style"]),
+        callback=lambda x: on_step(unpack(x), dict(latest)),
         options={"maxiter": steps, "maxfun": 3 * steps, "ftol": 0, "gtol": 0, "maxcor": 10},
     )
     return unpack(result.x)
@@ -332,7 +386,7 @@ def make_network(weights, vgg, content_image, style_image, rng):
         What k-means learns from.
     rng : numpy.random.Generator
     """
-    deepest = max(map(vgg.param_layer_name.index, CONTENT_LOSS_LAYERS + STYLE_LOSS_LAYERS))
+    deepest = max(map(vgg.param_layer_name.index, CONTENT_LAYERS + STYLE_LAYERS))
     layers = {name: vgg.layers[name] for name in vgg.param_layer_name[: deepest + 1]}
     if weights == "kmeans":
         learn_filters(layers, [content_image, style_image], rng)
@@ -392,6 +446,8 @@ def parse_arguments(argv):
     look.add_argument("--seed", type=number(int, least=0), default=0, metavar="N",
                       help="of noise and filters; the same seed makes the same picture "
                       "(default: %(default)s)")
+    look.add_argument("--tv-weight", type=number(float, least=0), default=TV_WEIGHT, metavar="W",
+                      help="how much smoothness counts (default: %(default)s)")
     work = parser.add_argument_group("optimisation")
     work.add_argument("--steps", type=number(int, least=1), default=STEPS, metavar="N",
                       help="in all (default: %(default)s)")
@@ -420,25 +476,112 @@ def parse_arguments(argv):
 
 
 class Progress:
-    """Shows and records the steps; saves pictures on the way."""
+    """Shows and records the steps; saves pictures on the way.
 
-    def __init__(self, total, save, save_every):
-        self.bar = tqdm(total=total, unit="step", dynamic_ncols=True, smoothing=0.1)
+    The bar counts work, not steps: a step on half the width and height is a quarter of one.
+    """
+
+    def __init__(self, steps, sides, save, save_every):
+        self.shares = [(side / sides[-1]) ** 2 for side in sides]  # work of a step at each size
+        work = sum(share * count for share, count in zip(self.shares, steps, strict=True))
+        self.steps = sum(steps)
         self.save = save
         self.save_every = save_every
         self.losses = []  # one dict a step
+        self.scale = -1
+        self.last = time.perf_counter()
+        self.bar = tqdm(
+            total=work, dynamic_ncols=True, smoothing=0,
+            bar_format="{l_bar}{bar}| {postfix} [{elapsed}<{remaining}]",
+        )  # fmt: skip
+
+    def next_scale(self):
+        """Take note that the steps that follow are at the next size."""
+        self.scale += 1
         self.last = time.perf_counter()
 
-    def __call__(self, image, content, style):
-        """Take note of a step: the image, its content loss and its style loss."""
+    def __call__(self, image, losses):
+        """Take note of a step: an image and its losses."""
         now = time.perf_counter()
-        step = {"content": content, "style": style, "seconds": round(now - self.last, 4)}
+        self.losses.append({**losses, "seconds": round(now - self.last, 4)})
         self.last = now
-        self.losses.append(step)
-        self.bar.set_postfix_str(f"content {content:.3g}, style {style:.3g}", refresh=False)
-        self.bar.update()
-        if self.save_every and len(self.losses) % self.save_every == 0:
-            self.save(image, len(self.losses))
+        done = len(self.losses)
+        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
+        self.bar.set_postfix_str(f"step {done}/{self.steps}, {shown}", refresh=False)
+        self.bar.update(self.shares[self.scale])
+        if self.save_every and done % self.save_every == 0:
+            self.save(image, done)
+
+
+def repaint(vgg, weights, content_picture, style_picture, arguments, save):
+    """Paint the content picture in the style of the other, from coarse to fine.
+
+    Large strokes and the composition are settled where they are a few pixels wide, which is quick;
+    each size starts from the enlarged result of the last, and adds what only it can show.
+
+    Parameters
+    ----------
+    vgg : VGG19
+        With layers, and unless `weights` is 'kmeans' or 'random', with parameters.
+    weights : str
+    content_picture, style_picture : ndarray of shape (H, W, 3)
+        uint8, RGB.
+    arguments : argparse.Namespace
+        The command's options.
+    save : callable
+        Called as ``save(image, step)`` after every `arguments.save_every` steps.
+
+    Returns
+    -------
+    image : ndarray of shape (1, 3, H, W)
+    sides : list of int
+        The longest sides it was made at.
+    losses : list of dict
+        The losses and seconds of each step.
+    """
+    mean = vgg.image_mean.reshape(1, 3, 1, 1)
+    bounds = (-mean, 255 - mean)
+    sides = coarse_to_fine(max(fit(content_picture, arguments.size)), arguments.scales)
+    sides = [  # without those that would be too small
+        side for side in sides
+        if min(*fit(content_picture, side), *fit(style_picture, side)) >= LEAST_SIDE
+    ]  # fmt: skip
+    steps = np.diff(np.linspace(0, arguments.steps, len(sides) + 1).round().astype(int)).tolist()
+    rng = np.random.default_rng(arguments.seed)
+    image = network = progress = None
+    try:
+        for side, count in zip(sides, steps, strict=True):
+            content_size = fit(content_picture, side)
+            content_image = vgg.prepare(resize_picture(content_picture, *content_size))
+            style_image = vgg.prepare(resize_picture(style_picture, *fit(style_picture, side)))
+            if image is None:
+                # Filters learnt at the coarsest size serve all of them.
+                network = make_network(weights, vgg, content_image, style_image, rng)
+                noise = {"content": 0, "noise": 1, "mix": arguments.noise}[arguments.init]
+                image = np.clip(get_random_img(content_image, noise, rng), *bounds)
+                progress = Progress(steps, sides, save, arguments.save_every)
+            else:
+                pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, H, W) -> (H, W, C)
+                pixels = resize_picture(pixels, *content_size)
+                image = pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
+            objective = Objective(
+                network, content_image, style_image,
+                arguments.content_weight, arguments.style_weight, arguments.tv_weight,
+            )  # fmt: skip
+            progress.next_scale()
+            if arguments.optimizer == "adam":
+                image = adam(objective, image, count, arguments.learning_rate, bounds, progress)
+            else:
+                image = lbfgs(objective, image, count, bounds, progress)
+    except FloatingPointError as error:
+        raise InputError(
+            f"at step {len(progress.losses) + 1} the loss is no longer a finite number "
+            f"({error}); try other --weights, or a smaller --style-weight or --learning-rate"
+        ) from error
+    finally:
+        if progress:
+            progress.bar.close()
+    return image, sides, progress.losses
 
 
 def run(arguments):
@@ -454,23 +597,22 @@ def run(arguments):
     vgg = VGG19(weights)
     if weights in ("kmeans", "random"):
         vgg.build_model()
-        name = "filters learnt from the two pictures by k-means"
-        print(f"weights: {name if weights == 'kmeans' else 'random filters'} (for ImageNet's: "
-              f"python vgg_cpu.py --download)")
+        name = {"kmeans": "filters learnt from the two pictures by k-means",
+                "random": "random filters"}[weights]
+        print(f"weights: {name}; for ImageNet's: python vgg_cpu.py --download")
     else:
         vgg.load_model()
         print(f"weights: {weights}")
     height, width = fit(content_picture, arguments.size)
-    if max(height, width) < arguments.size:
-        print(f"size: {width}x{height}, as {arguments.content} is no larger")
-    else:
-        print(f"size: {width}x{height}")
-    if min(height, width, *fit(style_picture, arguments.size)) < LEAST_SIDE:
+    style_height, style_width = fit(style_picture, arguments.size)
+    if min(height, width, style_height, style_width) < LEAST_SIDE:
         raise InputError(
             f"both pictures need at least {LEAST_SIDE} pixels a side, but at --size "
             f"{arguments.size} the content is {width}x{height} and the style "
-            f"{'x'.join(map(str, reversed(fit(style_picture, arguments.size))))}"
+            f"{style_width}x{style_height}"
         )
+    smaller = max(height, width) < arguments.size
+    print(f"size: {width}x{height}" + (f", as {arguments.content} is no larger" * smaller))
 
     def save(image, step=None):
         path = arguments.output
@@ -478,55 +620,20 @@ def run(arguments):
             path = path.with_name(f"{path.stem}_{step:04d}{path.suffix}")
         vgg.save_image(image, (height, width), path)
 
-    sides = coarse_to_fine(max(height, width), arguments.scales)
-    sides = [  # without those that would be too small
-        side for side in sides
-        if min(*fit(content_picture, side), *fit(style_picture, side)) >= LEAST_SIDE
-    ]
-    steps = np.diff(np.linspace(0, arguments.steps, len(sides) + 1).round().astype(int)).tolist()
-    progress = Progress(arguments.steps, save, arguments.save_every)
-    image = None
-    with progress.bar:
-        for scale, (side, count) in enumerate(zip(sides, steps, strict=True)):
-            rng = np.random.default_rng([arguments.seed, scale])
-            content_size, style_size = fit(content_picture, side), fit(style_picture, side)
-            content_image = vgg.prepare(resize_picture(content_picture, *content_size))
-            style_image = vgg.prepare(resize_picture(style_picture, *style_size))
-            if image is None:
-                noise = {"content": 0, "noise": 1, "mix": arguments.noise}[arguments.init]
-                image = get_random_img(content_image, noise, rng)
-            else:
-                pixels = image[0].transpose(1, 2, 0)  # (1, C, H, W) -> (H, W, C)
-                pixels = resize_picture(np.ascontiguousarray(pixels), *content_size)
-                image = pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
-            network = make_network(weights, vgg, content_image, style_image, rng)
-            objective = Objective(network, content_image, style_image,
-                                  arguments.content_weight, arguments.style_weight)
-            mean = vgg.image_mean.reshape(1, 3, 1, 1)
-            bounds = (-mean, 255 - mean)
-            try:
-                if arguments.optimizer == "adam":
-                    image = adam(objective, image, count, arguments.learning_rate, bounds, progress)
-                else:
-                    image = lbfgs(objective, image, count, bounds, progress)
-            except FloatingPointError as error:
-                raise InputError(
-                    f"at step {len(progress.losses) + 1} the loss is no longer a finite number "
-                    f"({error}); try other --weights, or a smaller --style-weight or "
-                    "--learning-rate"
-                ) from error
+    image, sides, losses = repaint(vgg, weights, content_picture, style_picture, arguments, save)
     save(image)
     seconds = time.perf_counter() - start
-    print(f"{arguments.output}: {width}x{height} pixels, {seconds:.1f} s")
+    print(f"{arguments.output}: {width}x{height} pixels in {seconds:.1f} s")
     if arguments.report:
+        options = {name: str(value) if isinstance(value, Path) else value
+                   for name, value in vars(arguments).items()}
         write_json(arguments.report, {
-            "options": {name: str(value) if isinstance(value, Path) else value
-                        for name, value in vars(arguments).items()},
+            "options": options,
             "weights": weights,
             "size": [height, width],
-            "style_size": list(style_picture.shape[:2]),
+            "style_size": [style_height, style_width],
             "sides": sides,
-            "steps": progress.losses,
+            "steps": losses,
             "seconds": round(seconds, 3),
             "threads": get_threads(),
             "peak_memory_bytes": peak_memory_bytes(),

@@ -21,7 +21,9 @@ from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 from support.errors import InputError
 from support.files import library_versions, peak_memory_bytes, write_json
 from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19, read_matconvnet
+from support.options import number
 from support.pictures import read_picture, resize_picture
+from support.threads import set_threads
 
 IMAGE_SIZE = 224  # pixels, height and width of the input
 
@@ -250,9 +252,16 @@ def parse_arguments(argv):
     weights.add_argument(
         "--download", action="store_true", help="fetch that file first (535 MB, verified)"
     )
+    weights.add_argument(
+        "--threads", type=number(int, least=1), metavar="N", help="(default: one for each CPU)"
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--top", type=int, default=5, metavar="N", help="classes to print (default: %(default)s)"
+        "--top",
+        type=number(int, least=1),
+        default=5,
+        metavar="N",
+        help="classes to print (default: %(default)s)",
     )
     output.add_argument(
         "--report", type=Path, metavar="FILE.json", help="write results, times and versions there"
@@ -260,13 +269,12 @@ def parse_arguments(argv):
     arguments = parser.parse_args(argv)
     if not arguments.images and not arguments.download:
         parser.error("give the file name of at least one picture")
-    if arguments.top < 1:
-        parser.error(f"argument --top: must be at least 1, got {arguments.top}")
     return arguments
 
 
 def run(arguments):
     """Do what the command line asks for."""
+    set_threads(arguments.threads)
     if arguments.download:
         download_vgg19(arguments.weights)
     if not arguments.images:

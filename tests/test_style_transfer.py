@@ -127,6 +127,11 @@ def test_get_random_img_mixes_noise_into_the_content():
 # ---------------------------------------------------------------- the objective
 
 
+def total(objective, image):
+    """Return the whole loss of an image."""
+    return sum(objective(image)[0].values())
+
+
 def images(vgg, folder, dtype=np.float32):
     content, _ = vgg.load_image(folder / "content.png", 40, 60)
     style, _ = vgg.load_image(folder / "style.png", 56, 49)
@@ -136,8 +141,10 @@ def images(vgg, folder, dtype=np.float32):
 
 def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, style, 2.0, 30.0)
-    content_loss, style_loss, gradient = objective(made)
+    objective = Objective(
+        fused(vgg), content, style, 2.0, 30.0, 0.0, demo.CONTENT_LOSS_LAYERS, demo.STYLE_LOSS_LAYERS
+    )
+    losses, gradient = objective(made)
     # the book's way, with its own layers and one backward pass for each loss
     target = vgg.forward(content, ["relu4_2"])["relu4_2"]
     styles = vgg.forward(style, demo.STYLE_LOSS_LAYERS)
@@ -159,8 +166,8 @@ def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
         expected = expected + scale * vgg.backward(
             layer.backward(features[name], styles[name]), name
         )
-    assert content_loss == pytest.approx(expected_content, rel=1e-4)
-    assert style_loss == pytest.approx(expected_style, rel=1e-4)
+    assert losses["content"] == pytest.approx(expected_content, rel=1e-4)
+    assert losses["style"] == pytest.approx(expected_style, rel=1e-4)
     error = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
     assert error < 1e-4
 
@@ -170,23 +177,34 @@ def test_the_objectives_gradient_by_finite_differences(vgg, folder):
     content, style, made = images(vgg, folder, np.float64)
     content, style, made = content[..., :32, :32], style[..., :33, :34], made[..., :32, :32]
     objective = Objective(fused(wide), content, style, 2.0, 30.0)
-    gradient = objective(made)[2].copy()
+    gradient = objective(made)[1].copy()
     rng = np.random.default_rng(2)
     for _ in range(5):  # directions, as a picture has too many elements
         direction = rng.standard_normal(made.shape)
         h = 1e-5
-        above = sum(objective(made + h * direction)[:2])
-        below = sum(objective(made - h * direction)[:2])
+        above = total(objective, made + h * direction)
+        below = total(objective, made - h * direction)
         assert (above - below) / (2 * h) == pytest.approx(np.sum(gradient * direction), rel=1e-4)
 
 
 def test_losses_are_relative(vgg, folder):
     content, style, _ = images(vgg, folder)
-    objective = Objective(fused(vgg), content, style, 1.0, 1.0)
-    assert objective(content)[0] == pytest.approx(0, abs=1e-6)
-    assert objective(style[..., 10:50, :48].repeat(2, axis=3)[..., :60])[1] < objective(content)[1]
-    same = Objective(fused(vgg), style, style, 1.0, 1.0)
-    assert sum(same(style)[:2]) == pytest.approx(0, abs=1e-6)
+    objective = Objective(fused(vgg), content, style, 1.0, 1.0, 0.0)
+    assert objective(content)[0]["content"] == pytest.approx(0, abs=1e-6)
+    part = style[..., 10:50, :48].repeat(2, axis=3)[..., :60]
+    assert objective(part)[0]["style"] < objective(content)[0]["style"]
+    same = Objective(fused(vgg), style, style, 1.0, 1.0, 0.0)
+    assert total(same, style) == pytest.approx(0, abs=1e-6)
+
+
+def test_total_variation():
+    image = np.array([[[[1.0, 2.0], [4.0, 8.0]]]])
+    loss, _ = demo.total_variation(image)
+    assert loss == (1 + 16 + 9 + 36) / 4
+    rng = np.random.default_rng(6)
+    image = rng.standard_normal((2, 3, 4, 5))
+    gradient = demo.total_variation(image)[1]
+    check_gradient(lambda x: demo.total_variation(x)[0], image, gradient, "image")
 
 
 # ---------------------------------------------------------------- the optimisers
@@ -198,13 +216,13 @@ def test_the_optimisers_go_downhill_within_the_bounds(vgg, folder, name):
     objective = Objective(fused(vgg), content, style, 1.0, 40.0)
     mean = vgg.image_mean.reshape(1, 3, 1, 1)
     bounds = (-mean, 255 - mean)
-    losses = []
+    history = []
 
-    def on_step(image, content, style):
+    def on_step(image, losses):
         assert image.shape == made.shape
         assert (image >= bounds[0] - 1e-3).all()
         assert (image <= bounds[1] + 1e-3).all()
-        losses.append(content + style)
+        history.append(sum(losses.values()))
 
     start = np.clip(made, *bounds)
     kept = start.copy()
@@ -213,8 +231,8 @@ def test_the_optimisers_go_downhill_within_the_bounds(vgg, folder, name):
     else:
         result = demo.lbfgs(objective, start, 12, bounds, on_step)
     np.testing.assert_array_equal(start, kept)
-    assert len(losses) == 12
-    assert sum(objective(result)[:2]) < 0.6 * sum(objective(start)[:2])
+    assert len(history) == 12
+    assert total(objective, result) < 0.6 * total(objective, start)
     assert (result.dtype, result.shape) == (np.float32, made.shape)
 
 
