@@ -29,6 +29,7 @@ from support.downloads import download_mnist
 from support.errors import InputError
 from support.files import atomic_path, library_versions, write_json
 from support.idx import SIDE, find_mnist, read_idx_images, read_idx_labels, read_mnist
+from support.options import bounded
 from support.synthetic_digits import make_synthetic_mnist
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
@@ -419,28 +420,6 @@ def network_size(hidden, param_dir):
 
 def parse_arguments(argv):
     """Return the parsed options of the command line."""
-
-    def positive_int(text):
-        value = int(text)
-        if value < 1:
-            raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-        return value
-
-    def natural_int(text):
-        value = int(text)
-        if value < 0:
-            raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
-        return value
-
-    def positive_float(text):
-        value = float(text)
-        if not 0 < value < np.inf:
-            raise argparse.ArgumentTypeError(f"must be greater than 0, got {text}")
-        return value
-
-    for kind, name in ((positive_int, "int"), (natural_int, "int"), (positive_float, "number")):
-        kind.__name__ = name  # what argparse calls it when the text is no number at all
-
     parser = argparse.ArgumentParser(
         prog="mnist_mlp_cpu.py",
         description="Learn to read handwritten digits with a multilayer perceptron.",
@@ -469,35 +448,35 @@ def parse_arguments(argv):
         "--hidden",
         nargs=2,
         metavar=("H1", "H2"),
-        type=positive_int,
+        type=bounded(int, least=1),
         help=f"sizes of the two hidden layers (default: {HIDDEN[0]} {HIDDEN[1]}, or those of the "
         "network given by --load)",
     )
     training.add_argument(
         "--epochs",
         metavar="N",
-        type=natural_int,
+        type=bounded(int, least=0),
         help=f"how often to go through the training set (default: {EPOCHS}, or 0 with --load: "
         "only measure)",
     )
     training.add_argument(
         "--batch-size",
         metavar="N",
-        type=positive_int,
+        type=bounded(int, least=1),
         default=BATCH_SIZE,
         help="pictures per step (default: %(default)s)",
     )
     training.add_argument(
         "--lr",
         metavar="RATE",
-        type=positive_float,
+        type=bounded(float, above=0),
         default=LEARNING_RATE,
         help="learning rate of the first step, sinking to 0 at the last (default: %(default)s)",
     )
     training.add_argument(
         "--seed",
         metavar="N",
-        type=natural_int,
+        type=bounded(int, least=0),
         default=SEED,
         help="of weights, order and shifts; the synthetic digits are always the same "
         "(default: %(default)s)",
@@ -505,7 +484,7 @@ def parse_arguments(argv):
     training.add_argument(
         "--threads",
         metavar="N",
-        type=positive_int,
+        type=bounded(int, least=1),
         default=1,
         help="threads of the matrix products: as many as there are idle processors is fastest, "
         "more wait for each other (default: %(default)s)",

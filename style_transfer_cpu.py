@@ -30,7 +30,7 @@ from support.files import check_output, library_versions, peak_memory_bytes, wri
 from support.fused import FusedNetwork
 from support.learnt_filters import learn_filters, random_filters
 from support.matconvnet import FILE_NAME
-from support.options import number
+from support.options import bounded
 from support.pictures import check_picture_path, read_picture, resize_picture, write_picture
 from support.threads import get_threads, set_threads
 
@@ -430,42 +430,42 @@ def parse_arguments(argv):
                           help="how to paint it (default: picture/style.jpg)")
     pictures.add_argument("--output", type=Path, default=Path("output/result.png"), metavar="FILE",
                           help=".png, .jpg, .webp or .tif (default: %(default)s)")
-    pictures.add_argument("--size", type=number(int, least=1), default=SIZE, metavar="PIXELS",
+    pictures.add_argument("--size", type=bounded(int, least=1), default=SIZE, metavar="PIXELS",
                           help="longest side of the result (default: %(default)s); a smaller "
                           "content picture keeps its size")
     look = parser.add_argument_group("look")
-    look.add_argument("--content-weight", type=number(float, least=0), default=CONTENT_WEIGHT,
+    look.add_argument("--content-weight", type=bounded(float, least=0), default=CONTENT_WEIGHT,
                       metavar="W", help="how much the content counts (default: %(default)s)")
-    look.add_argument("--style-weight", type=number(float, least=0), default=STYLE_WEIGHT,
+    look.add_argument("--style-weight", type=bounded(float, least=0), default=STYLE_WEIGHT,
                       metavar="W", help="how much the style counts (default: %(default)s)")
     look.add_argument("--init", choices=("content", "noise", "mix"), default="content",
                       help="start from the content picture, from noise, or from a mixture "
                       "(default: %(default)s)")
-    look.add_argument("--noise", type=number(float, least=0, most=1), default=NOISE,
+    look.add_argument("--noise", type=bounded(float, least=0, most=1), default=NOISE,
                       metavar="SHARE", help="share of noise in --init mix (default: %(default)s)")
-    look.add_argument("--seed", type=number(int, least=0), default=0, metavar="N",
+    look.add_argument("--seed", type=bounded(int, least=0), default=0, metavar="N",
                       help="of noise and filters; the same seed makes the same picture "
                       "(default: %(default)s)")
-    look.add_argument("--tv-weight", type=number(float, least=0), default=TV_WEIGHT, metavar="W",
+    look.add_argument("--tv-weight", type=bounded(float, least=0), default=TV_WEIGHT, metavar="W",
                       help="how much smoothness counts (default: %(default)s)")
     work = parser.add_argument_group("optimisation")
-    work.add_argument("--steps", type=number(int, least=1), default=STEPS, metavar="N",
+    work.add_argument("--steps", type=bounded(int, least=1), default=STEPS, metavar="N",
                       help="in all (default: %(default)s)")
     work.add_argument("--optimizer", choices=("lbfgs", "adam"), default="lbfgs",
                       help="(default: %(default)s)")
-    work.add_argument("--learning-rate", type=number(float, above=0), default=LEARNING_RATE,
+    work.add_argument("--learning-rate", type=bounded(float, above=0), default=LEARNING_RATE,
                       metavar="LEVELS",
                       help="longest step of --optimizer adam (default: %(default)s)")
-    work.add_argument("--scales", type=number(int, least=1), default=SCALES, metavar="N",
+    work.add_argument("--scales", type=bounded(int, least=1), default=SCALES, metavar="N",
                       help="sizes to work at, from coarse to fine, each twice the last "
                       "(default: %(default)s)")
     work.add_argument("--weights", default=None, metavar="FILE|kmeans|random",
                       help=f"the network's filters (default: {FILE_NAME} if it is here, "
                       "else kmeans, learnt from the two pictures)")
-    work.add_argument("--threads", type=number(int, least=1), default=None, metavar="N",
+    work.add_argument("--threads", type=bounded(int, least=1), default=None, metavar="N",
                       help="(default: one for each CPU)")
     output = parser.add_argument_group("more output")
-    output.add_argument("--save-every", type=number(int, least=1), default=None, metavar="N",
+    output.add_argument("--save-every", type=bounded(int, least=1), default=None, metavar="N",
                         help="also save the picture after every N steps")
     output.add_argument("--report", type=Path, default=None, metavar="FILE.json",
                         help="write losses, times, sizes, memory and versions there")

@@ -21,7 +21,7 @@ from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 from support.errors import InputError
 from support.files import library_versions, peak_memory_bytes, write_json
 from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19, read_matconvnet
-from support.options import number
+from support.options import bounded
 from support.pictures import read_picture, resize_picture
 from support.threads import set_threads
 
@@ -253,12 +253,12 @@ def parse_arguments(argv):
         "--download", action="store_true", help="fetch that file first (535 MB, verified)"
     )
     weights.add_argument(
-        "--threads", type=number(int, least=1), metavar="N", help="(default: one for each CPU)"
+        "--threads", type=bounded(int, least=1), metavar="N", help="(default: one for each CPU)"
     )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--top",
-        type=number(int, least=1),
+        type=bounded(int, least=1),
         default=5,
         metavar="N",
         help="classes to print (default: %(default)s)",

@@ -4,7 +4,7 @@ import argparse
 import math
 
 
-def number(kind, least=None, above=None, most=None):
+def bounded(kind, least=None, above=None, most=None):
     """Return a function that reads an option's text as a number within bounds.
 
     Parameters

@@ -642,12 +642,12 @@ def test_the_command_refuses(mnist_dir, tmp_path, capsys, monkeypatch):
         assert captured.err.startswith("mnist_mlp_cpu.py: error: ")
         assert words in captured.err
     for options, words in (
-        (["--epochs", "-1"], "must not be negative"),
-        (["--batch-size", "0"], "must be at least 1"),
+        (["--epochs", "-1"], "of at least 0"),
+        (["--batch-size", "0"], "of at least 1"),
         (["--hidden", "3"], "2 arguments"),
-        (["--hidden", "3", "0"], "must be at least 1"),
-        (["--lr", "nan"], "must be greater than 0"),
-        (["--lr", "fast"], "invalid number value"),
+        (["--hidden", "3", "0"], "of at least 1"),
+        (["--lr", "nan"], "greater than 0"),
+        (["--lr", "fast"], "expected a number greater than 0"),
         (["--save", "a", "--report", "a"], "the same file"),
     ):
         with pytest.raises(SystemExit) as caught:

@@ -305,7 +305,7 @@ def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, ar
     [
         ([], "give the file name of at least one picture"),
         (["a.png", "--top", "0"], "argument --top: expected a whole number of at least 1, got '0'"),
-        (["a.png", "--top", "many"], "argument --top: expected a whole number of at least 1, got 'many'"),
+        (["a.png", "--top", "many"], "expected a whole number of at least 1, got 'many'"),
     ],
 )
 def test_wrong_options(capsys, arguments, message):
