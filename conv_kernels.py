@@ -343,37 +343,6 @@ def kn2row(padded, filters, bias, kernel_size, out, finish=None):
     run_strips(strip, strips_of_rows(N, Ho, STRIP_BYTES // row_bytes))
 
 
-def strips_of_tiles(pictures, rows, columns):
-    """Return (picture, first row, last + 1, first column, last + 1) of strips of tiles."""
-    return [
-        (n, r0, r1, t0, t1)
-        for n, r0, r1 in strips_of_rows(pictures, rows, STRIP_TILES // columns)
-        for _, t0, t1 in strips_of_rows(1, columns, STRIP_TILES)
-    ]
-
-
-def sandwich(matrix, tiles, half, out):
-    """Compute ``matrix @ tile @ matrix.T`` for every tile and channel, into `out`.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (m, q)
-    tiles : ndarray whose values are (T, q, q, C)
-    half : ndarray of shape (size,)
-        Memory for what stands between the two products, T m q C values.
-    out : ndarray whose values are (T, m, m, C)
-        May lie in the memory of `tiles`.
-    """
-    m, q = matrix.shape
-    C = out.shape[-1]
-    T = out.size // (m * m * C)
-    half = half[: T * m * q * C]
-    # From the left, on whole rows of pixels: (m, q) @ (T, q, q C) -> (T, m, q C)
-    np.matmul(matrix, tiles.reshape(T, q, q * C), out=half.reshape(T, m, q * C))
-    # From the right, row by row: (m, q) @ (T m, q, C) -> (T m, m, C)
-    np.matmul(matrix, half.reshape(T * m, q, C), out=out.reshape(T * m, m, C))
-
-
 def winograd(padded, filters, bias, shape, out, finish=None):
     """Convolve 3x3 at stride 1 by Winograd's F(4x4, 3x3) [1]_.
 
@@ -411,49 +380,83 @@ def winograd(padded, filters, bias, shape, out, finish=None):
     C = padded.shape[3]
     blocks = filters.shape[1]
     bt, at = BT.astype(padded.dtype), AT.astype(padded.dtype)
-    sn, sy, sx, sc = padded.strides
-    # The overlapping tiles as a view; six pixels of a row with their channels are contiguous.
-    tiles = as_strided(
-        padded,
-        (N, Ho // TILE, Wo // TILE, 6, 6 * C),
-        (sn, TILE * sy, TILE * sx, sy, sc),
-        writeable=False,
-    )
 
     def strip(n, r0, r1, t0, t1):
         rows, columns = r1 - r0, t1 - t0
         T = rows * columns
-        a = scratch("a", T * 36 * max(C, K), padded.dtype)  # each stage reads one, writes the other
-        b = scratch("b", T * 36 * max(C, K), padded.dtype)
-
-        d = a[: T * 36 * C].reshape(rows, columns, 6, 6 * C)
-        np.copyto(d, tiles[n, r0:r1, t0:t1])
+        a = scratch("a", T * 36 * max(C, K), padded.dtype)
         V = a[: T * 36 * C].reshape(T, 36, C)
-        sandwich(bt, d, half=b, out=V)  # B^T d B
-
-        M = b[: T * 36 * K].reshape(T, 36, blocks, K // blocks)
+        transform_tiles(bt, padded, (n, r0, r1, t0, t1), V)
+        M = scratch("b", (T, 36, blocks, K // blocks), padded.dtype)
         # (T, 36, C) -> (36, 1, T, C);  (36, 1, T, C) @ (36, S, C, K/S) -> (36, S, T, K/S)
         np.matmul(V.transpose(1, 0, 2)[:, None], filters, out=M.transpose(1, 2, 0, 3))
         if bias is not None:
             M[:, 7] += bias.reshape(blocks, K // blocks)  # 7 = 6 * 1 + 1, the point (1, 1)
-
-        Y = b[: T * 16 * K].reshape(T, 16, K)
-        sandwich(at, M, half=a, out=Y)  # A^T M A; M is no longer needed when Y overwrites it
-
-        if out is not None:
-            block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
-        else:
+        half = a[: T * 24 * K].reshape(T, 4, 6 * K)
+        np.matmul(at, M.reshape(T, 6, 6 * K), out=half)  # A^T M
+        if out is None:
             block = scratch("block", (TILE * rows, TILE * columns, K), padded.dtype)
-        oy, ox, oc = block.strides
-        # (rows, columns, 4, 4 K) -> (rows, 4, columns, 4 K): tiles side by side again
-        as_strided(block, (rows, TILE, columns, TILE * K), (TILE * oy, oy, TILE * ox, oc))[...] = (
-            Y.reshape(rows, columns, TILE, TILE * K).transpose(0, 2, 1, 3)
+        else:
+            block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
+        sy, sx, sc = block.strides
+        # (A^T M) A, row by row, straight to its place: (4, 6) @ (rows, columns, 4, 6, K)
+        Y = as_strided(
+            block, (rows, columns, TILE, TILE, K), (TILE * sy, TILE * sx, sy, sx, sc)
         )
+        np.matmul(at, half.reshape(rows, columns, TILE, 6, K), out=Y)
         if finish:
             finish(n, TILE * r0, TILE * t0, block)
 
-    run_strips(strip, strips_of_tiles(N, Ho // TILE, Wo // TILE))
+    run_strips(strip, strips_of_tiles(N, Ho // TILE, Wo // TILE, C))
 
+
+def strips_of_tiles(pictures, rows, columns, channels):
+    """Return (picture, first row, last + 1, first column, last + 1) of strips of tiles.
+
+    A strip is so narrow that `transform_tiles` multiplies its rows of pixels without repacking.
+    """
+    widest = (SMALL_PRODUCT // 36 // channels - 2) // TILE
+    across = strips_of_rows(1, columns, min(STRIP_TILES, widest))
+    widest = max(t1 - t0 for _, t0, t1 in across)
+    return [
+        (n, r0, r1, t0, t1)
+        for n, r0, r1 in strips_of_rows(pictures, rows, STRIP_TILES // widest)
+        for _, t0, t1 in across
+    ]
+
+
+def transform_tiles(bt, padded, strip, V):
+    """Compute V = B^T d B for the tiles d of a strip, channel by channel.
+
+    Nothing is gathered. B^T d combines six rows of pixels into six others, and tiles beside each
+    other share those rows: one product does it for the whole width of the strip. (B^T d) B then
+    reads its 6x6 tiles, which overlap, from that result.
+
+    Parameters
+    ----------
+    bt : ndarray of shape (6, 6)
+    padded : ndarray of shape (N, Hp, Wp, C)
+    strip : tuple
+        (picture, first row of tiles, last + 1, first column, last + 1).
+    V : ndarray of shape (T, 36, C)
+        Where the result goes.
+    """
+    n, r0, r1, t0, t1 = strip
+    rows, columns = r1 - r0, t1 - t0
+    width, C = TILE * columns + 2, padded.shape[3]
+    pixels = padded[n, TILE * r0 : TILE * r1 + 2, TILE * t0 : TILE * t1 + 2]
+    sy, sx, sc = pixels.strides
+    six_rows = as_strided(pixels, (rows, 6, width * C), (TILE * sy, sy, sc), writeable=False)
+    half = scratch("half", (rows, 6, width, C), padded.dtype)
+    np.matmul(bt, six_rows, out=half.reshape(rows, 6, width * C))  # B^T d
+    sr, sf, sx, sc = half.strides
+    # (rows, 6, columns, 6, C): from each of the six combined rows, the six pixels of each tile
+    windows = as_strided(
+        half, (rows, 6, columns, 6, C), (sr, sf, TILE * sx, sx, sc), writeable=False
+    )
+    # (rows, columns, 6, 6, C) -> (rows, 6, columns, 6, C)
+    out = V.reshape(rows, columns, 6, 6, C).transpose(0, 2, 1, 3, 4)
+    np.matmul(bt, windows, out=out)  # (B^T d) B, row by row
 
 
 def weight_gradient(padded, top_diff, kernel_size, stride, algorithm=None):
@@ -532,42 +535,44 @@ def winograd_weight_gradient(padded, dy, size):
     C, K = padded.shape[3], dy.shape[3]
     N, rows, columns = len(padded), whole_tiles(size[0]) // TILE, whole_tiles(size[1]) // TILE
     bt, a = BT.astype(dtype), AT.T.astype(dtype)
-
-    def view_tiles(array, side, channels):
-        sn, sy, sx, sc = array.strides
-        shape = (N, rows, columns, side, side * channels)
-        return as_strided(array, shape, (sn, TILE * sy, TILE * sx, sy, sc), writeable=False)
-
-    d_tiles, dy_tiles = view_tiles(padded, 6, C), view_tiles(dy, TILE, K)
+    sn, sy, sx, sc = dy.strides
+    dy_tiles = as_strided(
+        dy, (N, rows, columns, TILE, TILE * K), (sn, TILE * sy, TILE * sx, sy, sc), writeable=False
+    )
     dU = np.zeros((36, C, K), dtype)
-    strips = strips_of_tiles(N, rows, columns)
-    sizes = [(r1 - r0) * (t1 - t0) for _, r0, r1, t0, t1 in strips]
-    chunk = max(1, 1024 // STRIP_TILES)  # strips at a time, which bounds the memory
-    for first in range(0, len(strips), chunk):
-        starts = np.cumsum([0, *sizes[first : first + chunk]])
-        V = np.empty((starts[-1], 36, C), dtype)
-        dM = np.empty((starts[-1], 36, K), dtype)
-
-        def transform(i, V=V, dM=dM, starts=starts, first=first):
-            n, r0, r1, t0, t1 = strips[first + i]
-            shape, T = (r1 - r0, t1 - t0), sizes[first + i]
-            mine = slice(starts[i], starts[i + 1])
-            half = scratch("a", T * 36 * max(C, K), dtype)
-            tiles = scratch("b", (*shape, 6, 6 * C), dtype)
-            np.copyto(tiles, d_tiles[n, r0:r1, t0:t1])
-            sandwich(bt, tiles, half, V[mine])
-            tiles = scratch("b", (*shape, TILE, TILE * K), dtype)
-            np.copyto(tiles, dy_tiles[n, r0:r1, t0:t1])
-            sandwich(a, tiles, half, dM[mine])
-
-        def multiply(k, V=V, dM=dM):
-            dU[k] += V[:, k].T @ dM[:, k]
-
-        run_strips(transform, [(i,) for i in range(len(starts) - 1)])
-        run_strips(multiply, [(k,) for k in range(36)])
+    strips = strips_of_tiles(N, rows, columns, C)
+    at_once = max(1, 1024 // STRIP_TILES)  # strips whose V and dM are kept: it bounds the memory
+    for first in range(0, len(strips), at_once):
+        _add_weight_gradient(dU, bt, a, padded, dy_tiles, strips[first : first + at_once])
     GG = np.kron(G, G).astype(dtype)  # (36, 9)
     dw = np.empty((C, 9, K), dtype)
     with single_threaded_blas():
         # (9, 36) @ (C, 36, K) -> (C, 9, K)
         np.matmul(GG.T, dU.transpose(1, 0, 2), out=dw)
     return dw.reshape(C, 3, 3, K)
+
+
+def _add_weight_gradient(dU, bt, a, padded, dy_tiles, strips):
+    """Add what some strips of tiles contribute to dU."""
+    C, K = dU.shape[1:]
+    sizes = [(r1 - r0) * (t1 - t0) for _, r0, r1, t0, t1 in strips]
+    starts = np.cumsum([0, *sizes])
+    V = np.empty((starts[-1], 36, C), dU.dtype)
+    dM = np.empty((starts[-1], 36, K), dU.dtype)
+
+    def transform(i):
+        n, r0, r1, t0, t1 = strips[i]
+        T, mine = sizes[i], slice(starts[i], starts[i + 1])
+        transform_tiles(bt, padded, strips[i], V[mine])
+        tiles = scratch("a", (r1 - r0, t1 - t0, TILE, TILE * K), dU.dtype)
+        np.copyto(tiles, dy_tiles[n, r0:r1, t0:t1])
+        half = scratch("b", (T, 6, TILE * K), dU.dtype)
+        np.matmul(a, tiles.reshape(T, TILE, TILE * K), out=half)  # A dY
+        # (A dY) A^T, row by row: (6, 4) @ (T 6, 4, K) -> (T 6, 6, K)
+        np.matmul(a, half.reshape(T * 6, TILE, K), out=dM[mine].reshape(T * 6, 6, K))
+
+    def multiply(k):
+        dU[k] += V[:, k].T @ dM[:, k]
+
+    run_strips(transform, [(i,) for i in range(len(strips))])
+    run_strips(multiply, [(k,) for k in range(36)])

@@ -242,7 +242,7 @@ class StyleLossLayer:
             As in `forward`.
         """
         another_style = style_layer is not None and self._style() is not style_layer
-        if self._input() is not input_layer or another_style:
+        if self._input() is not input_layer or another_style or self.gram_style is None:
             self.forward(input_layer, style_layer)
         N, C, H, W = input_layer.shape
         scaled = self.gram_gradient()
@@ -273,7 +273,7 @@ class StyleLossLayer:
         RuntimeError
             If called before `forward`.
         """
-        if self.gram_input is None:
+        if self.gram_input is None or self.gram_style is None:
             raise RuntimeError("gram_gradient needs a forward pass first")
         # in two steps: the number of positions to the fourth power would overflow float32
         positions = self._positions

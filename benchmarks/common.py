@@ -5,6 +5,8 @@ import platform
 import statistics
 import sys
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,10 +17,9 @@ from threadpoolctl import threadpool_info  # noqa: E402
 
 from support.threads import available_cpus  # noqa: E402
 
-try:
-    import torch
-except ImportError:  # a yardstick, where it happens to be installed
-    torch = None
+# A yardstick, where it happens to be installed. It is not imported here: its libraries would count
+# as memory of ours.
+HAS_TORCH = find_spec("torch") is not None
 
 
 def describe_machine():
@@ -37,7 +38,7 @@ def describe_machine():
         f"NumPy {np.__version__}, {blas.get('internal_api', 'unknown BLAS')} "
         f"{blas.get('version', '')} kernel {blas.get('architecture', 'unknown')}"
         f"{' (held by ' + ', '.join(held) + ')' if held else ''}; "
-        f"PyTorch {torch.__version__ if torch else 'not installed'}"
+        f"PyTorch {version('torch') if HAS_TORCH else 'not installed'}"
     )
 
 

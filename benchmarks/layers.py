@@ -7,9 +7,12 @@ python benchmarks/layers.py --quick    # without the raw loops, which take secon
 import argparse
 
 import numpy as np
-from common import describe_machine, print_table, seconds_of, torch
+from common import HAS_TORCH, describe_machine, print_table, seconds_of
 
 from layers2 import ConvolutionalLayer, MaxPoolingLayer
+
+if HAS_TORCH:
+    import torch
 
 SHAPES = [  # (channels in, channels out, height, width)
     (256, 256, 24, 40),  # the layer the book's lab measures
@@ -90,7 +93,7 @@ def main():
             one = ConvolutionalLayer(3, C, K, 1, 1, algorithm=name)
             one.load_param(*layer.save_param())
             runs[name or "chosen"] = measure(one, x, top_diff, arguments.repeats)[:4]
-        if torch:
+        if HAS_TORCH:
             runs["PyTorch"] = measure_torch(layer, x, top_diff, arguments.repeats)
         reference = runs["im2col"]
         chosen = runs["chosen"]
@@ -135,7 +138,7 @@ def measure_pooling(C, H, W, repeats):
         seconds_of(lambda: layer.forward(x), repeats),
         seconds_of(lambda: layer.backward(y), repeats),
     ]
-    if torch:
+    if HAS_TORCH:
         t = torch.from_numpy(x)
         with torch.inference_mode():
             times.append(seconds_of(lambda: torch.nn.functional.max_pool2d(t, 2), repeats))

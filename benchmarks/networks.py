@@ -16,7 +16,7 @@ import time
 from itertools import pairwise
 
 import numpy as np
-from common import describe_machine, print_table, torch
+from common import HAS_TORCH, describe_machine, print_table
 
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 CONTENT_LAYERS = ["relu4_2"]
@@ -254,8 +254,11 @@ SIDES = {
 
 def work(side, name):
     """Be one side's process: run a step for every line on the standard input, print its seconds."""
-    if torch:
+    if side == "PyTorch":
         from support.threads import available_cpus
+
+        global torch
+        import torch
 
         torch.set_num_threads(available_cpus())
     step = SIDES[side][name.split("-")[0]](name)
@@ -270,7 +273,7 @@ def work(side, name):
 
 def compare(name, rounds):
     """Return {side: (median seconds, peak GiB)} and the median of the ratios, pair by pair."""
-    sides = ["ours", "PyTorch"] if torch else ["ours"]
+    sides = ["ours", "PyTorch"] if HAS_TORCH else ["ours"]
     processes = {}
     for side in sides:
         processes[side] = subprocess.Popen(
@@ -292,7 +295,7 @@ def compare(name, rounds):
         peak, _ = process.communicate()
         results[side] = statistics.median(times[side]), float(peak)
     ratio = None
-    if torch:
+    if HAS_TORCH:
         pairs = zip(times["ours"], times["PyTorch"], strict=True)
         ratio = statistics.median(a / b for a, b in pairs)
     return results, ratio

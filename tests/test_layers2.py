@@ -243,6 +243,28 @@ def test_wide_3x3_convolution_at_sampled_places(dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
+def test_weight_gradient_of_a_large_picture(algorithm, dtype):
+    # more tiles and strips than are worked on at a time; and a large sum for float32
+    rng = np.random.default_rng(7)
+    batch, cin, cout, height, width = 2, 16, 20, 94, 98
+    layer = ConvolutionalLayer(3, cin, cout, 1, 1, algorithm=algorithm)
+    layer.init_param("he", rng=rng)
+    x = rng.uniform(0, 1, (batch, cin, height, width)).astype(dtype)
+    top_diff = rng.uniform(0, 1, (batch, cout, height, width)).astype(dtype)
+    layer.forward(x)
+    layer.backward(top_diff)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = np.empty((cin, 3, 3, cout))
+    for down, right in np.ndindex(3, 3):
+        window = padded[:, :, down : down + height, right : right + width]
+        axes = [0, 2, 3]  # over pictures and places: (N, Cin, H, W), (N, Cout, H, W) -> (Cin, Cout)
+        expected[:, down, right] = np.tensordot(window, top_diff.astype(np.float64), (axes, axes))
+    assert_close(layer.d_weight, expected, dtype)
+    assert_close(layer.d_bias, top_diff.sum(axis=(0, 2, 3), dtype=np.float64), dtype)
+
+
+@DTYPES
 @pytest.mark.parametrize(
     ("kernel", "cin", "cout", "padding", "stride", "shape"),
     [
@@ -566,6 +588,28 @@ def test_convolution_takes_its_dtype_from_the_input(kind, channels):
     assert output.dtype == np.float32
     assert layer.backward(np.ones_like(output)).dtype == np.float32
     assert layer.weight.dtype == np.float64
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["convolution", "max", "average"])
+@pytest.mark.parametrize("dtypes", [(np.float32, np.float64), (np.float64, np.float32)])
+def test_gradients_take_their_dtype_from_the_input(name, kind, dtypes):
+    rng = np.random.default_rng(25)
+    layer = {
+        "convolution": ConvolutionalLayer(2, 2, 3, 1, 1, kind),
+        "max": MaxPoolingLayer(2, 1, kind),
+        "average": AveragePoolingLayer(2, 1, kind),
+    }[name]
+    if name == "convolution":
+        layer.load_param(rng.standard_normal((2, 2, 2, 3)), rng.standard_normal(3))
+    output = layer.forward(rng.standard_normal((1, 2, 5, 4)).astype(dtypes[0]))
+    top_diff = rng.standard_normal(output.shape).astype(dtypes[1])
+    bottom_diff = layer.backward(top_diff)
+    assert bottom_diff.dtype == dtypes[0]
+    expected = layer.backward(top_diff.astype(dtypes[0]))
+    np.testing.assert_allclose(bottom_diff, expected, rtol=1e-5, atol=1e-5)
+    if name == "convolution":
+        assert layer.d_weight.dtype == layer.d_bias.dtype == dtypes[0]
 
 
 @KINDS
