@@ -50,9 +50,9 @@ STYLE_LAYERS = STYLE_LOSS_LAYERS
 CONTENT_WEIGHT = 3.0
 STYLE_WEIGHT = 40.0
 TV_WEIGHT = 1e-3
-SIZE = 448
-STEPS = 160
-SCALES = 3
+SIZE = 400
+STEPS = 120
+COARSEST = 96  # pixels: longest side of the size to begin with, at least
 LEAST_SIDE = 32  # pixels: relu5_1 is 16 times smaller, and two positions are the least to compare
 
 HERE = Path(__file__).resolve().parent
@@ -347,24 +347,30 @@ def lbfgs(objective, image, steps, bounds, on_step):
 
     From the last ten steps it estimates the curvature of the loss, and so finds good step lengths
     by itself. A step that is too long is tried again, so that some steps take two evaluations.
+
+    The very first step is always 1 long, over all pixels together. SciPy is therefore given the
+    pixels in units of the square root of their number: 1 then is one level a pixel, not nothing.
     """
+    unit = np.sqrt(image.size)
     layout = image.transpose(0, 2, 3, 1).shape  # the pixels in the order they have in memory
     latest = {}
 
     def unpack(x):
         # (N, H, W, 3) -> (N, 3, H, W)
-        return x.reshape(layout).astype(image.dtype).transpose(0, 3, 1, 2)
+        return (unit * x).reshape(layout).astype(image.dtype).transpose(0, 3, 1, 2)
 
     def evaluate(x):
         losses, gradient = objective(unpack(x))
         latest.update(losses)
         # (N, 3, H, W) -> (N, H, W, 3), and double precision, which SciPy wants
-        return sum(losses.values()), gradient.transpose(0, 2, 3, 1).astype(np.float64).ravel()
+        flat = gradient.transpose(0, 2, 3, 1).astype(np.float64).ravel()
+        return sum(losses.values()), unit * flat  # chain rule: x = unit * (what SciPy moves)
 
-    low, high = (np.broadcast_to(bound.reshape(3), layout).ravel() for bound in bounds)
+    low, high = (np.broadcast_to(bound.reshape(3) / unit, layout).ravel() for bound in bounds)
     result = scipy.optimize.minimize(
         evaluate,
-        image.transpose(0, 2, 3, 1).astype(np.float64).ravel(),  # (N, 3, H, W) -> (N, H, W, 3)
+        # (N, 3, H, W) -> (N, H, W, 3)
+        image.transpose(0, 2, 3, 1).astype(np.float64).ravel() / unit,
         method="L-BFGS-B",
         jac=True,
         bounds=scipy.optimize.Bounds(low, high),
@@ -406,7 +412,12 @@ def fit(picture, size):
 
 
 def coarse_to_fine(size, scales):
-    """Return the longest sides to work at, each half of the next, the last being `size`."""
+    """Return the longest sides to work at, each half of the next, the last being `size`.
+
+    Where `scales` is None, the first is the smallest that is not below `COARSEST`.
+    """
+    if scales is None:
+        scales = 1 + max(0, int(np.log2(size / COARSEST)))
     return [round(size / 2 ** (scales - 1 - i)) for i in range(scales)]
 
 
@@ -456,9 +467,9 @@ def parse_arguments(argv):
     work.add_argument("--learning-rate", type=bounded(float, above=0), default=LEARNING_RATE,
                       metavar="LEVELS",
                       help="longest step of --optimizer adam (default: %(default)s)")
-    work.add_argument("--scales", type=bounded(int, least=1), default=SCALES, metavar="N",
+    work.add_argument("--scales", type=bounded(int, least=1), default=None, metavar="N",
                       help="sizes to work at, from coarse to fine, each twice the last "
-                      "(default: %(default)s)")
+                      f"(default: as many as leave {COARSEST} pixels or more for the first)")
     work.add_argument("--weights", default=None, metavar="FILE|kmeans|random",
                       help=f"the network's filters (default: {FILE_NAME} if it is here, "
                       "else kmeans, learnt from the two pictures)")

@@ -242,6 +242,9 @@ def test_sizes():
     assert demo.fit(np.zeros((60, 90, 3)), 300) == (60, 90)  # never enlarged
     assert demo.coarse_to_fine(400, 3) == [100, 200, 400]
     assert demo.coarse_to_fine(400, 1) == [400]
+    assert demo.coarse_to_fine(400, None) == [100, 200, 400]
+    assert demo.coarse_to_fine(320, None) == [160, 320]
+    assert demo.coarse_to_fine(50, None) == [50]
 
 
 # ---------------------------------------------------------------- the command
