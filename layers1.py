@@ -41,6 +41,13 @@ def draw_weights(shape, std, fan_in, rng=None):
     return np.random.default_rng(rng).normal(scale=std, size=shape).astype(np.float32)
 
 
+def descend(parameter, gradient, lr):
+    """Return ``parameter - lr * gradient``, a new array of the parameter's dtype."""
+    new = np.multiply(gradient, -float(lr), dtype=parameter.dtype, casting="same_kind")
+    new += parameter
+    return new
+
+
 class FullyConnectedLayer:
     """Every output is a weighted sum of all inputs plus a bias.
 
@@ -134,10 +141,11 @@ class FullyConnectedLayer:
         weight = self.weight.astype(input.dtype, copy=False)
         bias = self.bias.astype(input.dtype, copy=False)
         self.input = input
-        self.output = input @ weight + bias  # (N, num_input) @ (num_input, num_output)
+        self.output = input @ weight  # (N, num_input) @ (num_input, num_output)
+        self.output += bias
         return self.output
 
-    def backward(self, top_diff):
+    def backward(self, top_diff, need_bottom_diff=True):
         """Set `d_weight` and `d_bias`, and return the derivative by the input.
 
         With y_nj = sum_i x_ni W_ij + b_j and g_nj = dL/dy_nj (`top_diff`), the chain rule sums over
@@ -153,10 +161,12 @@ class FullyConnectedLayer:
         Parameters
         ----------
         top_diff : ndarray of shape (N, num_output)
+        need_bottom_diff : bool, default=True
+            False for the first layer of a network, below which nobody asks: a third of its work.
 
         Returns
         -------
-        bottom_diff : ndarray of shape (N, num_input)
+        bottom_diff : ndarray of shape (N, num_input), or None where it is not needed
 
         Raises
         ------
@@ -173,6 +183,8 @@ class FullyConnectedLayer:
         weight = self.weight.astype(dtype, copy=False)
         self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N), then @
         self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
+        if not need_bottom_diff:
+            return None
         return top_diff @ weight.T  # (num_input, num_output) -> (num_output, num_input)
 
     def update_param(self, lr):
@@ -191,8 +203,8 @@ class FullyConnectedLayer:
         if self.d_weight is None:
             raise RuntimeError("update_param needs a backward pass first")
         # new arrays, not `-=`: whoever holds on to the old ones keeps them as they were
-        self.weight = (self.weight - lr * self.d_weight).astype(self.weight.dtype, copy=False)
-        self.bias = (self.bias - lr * self.d_bias).astype(self.bias.dtype, copy=False)
+        self.weight = descend(self.weight, self.d_weight, lr)
+        self.bias = descend(self.bias, self.d_bias, lr)
 
     def load_param(self, weight, bias):
         """Replace the parameters by copies of `weight` and `bias`.
@@ -280,7 +292,8 @@ class ReLULayer:
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
         check_shape("top_diff", top_diff, self.input.shape)
-        return np.where(self.input >= 0, top_diff, 0).astype(self.input.dtype, copy=False)
+        # times true or false, which is ten times as fast as `np.where`
+        return np.multiply(top_diff, self.input >= 0, dtype=self.input.dtype)
 
 
 class SoftmaxLossLayer:

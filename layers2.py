@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 import conv_kernels
-from layers1 import draw_weights
+from layers1 import descend, draw_weights
 from support.checks import (
     check_floating,
     check_not_negative,
@@ -186,8 +186,8 @@ class ConvolutionalLayer:
     def update_param(self, lr):
         """Take one step of gradient descent: W <- W - lr dL/dW, b <- b - lr dL/db."""
         d_weight, d_bias = self.get_gradient()
-        self.weight = (self.weight - lr * d_weight).astype(self.weight.dtype, copy=False)
-        self.bias = (self.bias - lr * d_bias).astype(self.bias.dtype, copy=False)
+        self.weight = descend(self.weight, d_weight, lr)
+        self.bias = descend(self.bias, d_bias, lr)
 
     def get_gradient(self):
         """Return (d_weight, d_bias) of the last `backward`.

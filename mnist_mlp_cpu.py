@@ -249,8 +249,9 @@ class MNIST_MLP:
     def backward(self):
         """Hand the derivative of the loss back through all layers, each setting its gradients."""
         diff = self.softmax.backward()
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers[1:]):
             diff = layer.backward(diff)
+        self.layers[0].backward(diff, need_bottom_diff=False)  # nobody asks for the pixels'
 
     def update(self, lr):
         """Take a step of length `lr` against the gradient in every layer that learns."""

@@ -132,8 +132,9 @@ def our_mnist(name):
             softmax.forward(current)
             softmax.get_loss(labels[start : start + 100])
             gradient = softmax.backward()
-            for layer in reversed(layers):
+            for layer in reversed(layers[1:]):
                 gradient = layer.backward(gradient)
+            layers[0].backward(gradient, need_bottom_diff=False)
             for layer in layers[::2]:
                 layer.update_param(0.01)
 
