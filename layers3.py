@@ -24,6 +24,12 @@ from support.threads import run_strips, scratch, strips_of_rows
 STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
 
 
+def strips_of(x):
+    """Return (picture, first row, last row + 1) of the parts of x (N, H, W, C) for threads."""
+    N, H, W, C = x.shape
+    return strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize))
+
+
 class ContentLossLayer:
     """How far the features of two pictures differ, position by position.
 
@@ -61,8 +67,18 @@ class ContentLossLayer:
             If the two differ in shape, or are not floating-point arrays of this form.
         """
         self._check(input_layer, content_layer)
-        squares = np.square(input_layer - content_layer)
-        return float(np.sum(squares, dtype=np.float64)) / (2 * input_layer.size)
+        # (N, C, H, W) -> (N, H, W, C), views
+        x, y = (features.transpose(0, 2, 3, 1) for features in (input_layer, content_layer))
+        strips = strips_of(x)
+        sums = np.zeros(len(strips))
+
+        def strip(i, n, y0, y1):
+            difference = x[n, y0:y1] - y[n, y0:y1]
+            np.square(difference, out=difference)
+            sums[i] = difference.sum()
+
+        run_strips(strip, [(i, *part) for i, part in enumerate(strips)])
+        return float(sums.sum()) / (2 * input_layer.size)
 
     def backward(self, input_layer, content_layer):
         """Return dL/dX, of the shape of `input_layer`; parameters and errors as in `forward`.
@@ -70,9 +86,16 @@ class ContentLossLayer:
         Of the sum only one term holds a given X, and d/dX (X - Y)^2 / 2 = X - Y.
         """
         self._check(input_layer, content_layer)
-        difference = input_layer - content_layer.astype(input_layer.dtype, copy=False)
-        difference /= input_layer.size
-        return difference
+        # (N, C, H, W) -> (N, H, W, C), views
+        x, y = (features.transpose(0, 2, 3, 1) for features in (input_layer, content_layer))
+        dx = np.empty(x.shape, x.dtype)
+
+        def strip(n, y0, y1):
+            np.subtract(x[n, y0:y1], y[n, y0:y1], out=dx[n, y0:y1], casting="same_kind")
+            dx[n, y0:y1] *= 1 / input_layer.size
+
+        run_strips(strip, strips_of(x))
+        return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def _check(self, input_layer, content_layer):
         check_pictures("input_layer", input_layer)
@@ -96,7 +119,7 @@ def gram(features):
     """
     x = features.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
     N, H, W, C = x.shape
-    strips = strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize))
+    strips = strips_of(x)
     each = len(strips) // N  # strips of one picture
     groups = min(each, 8)  # which strips add up in which order must not hang on the threads
     sums = np.zeros((N, groups, C, C), x.dtype)
@@ -255,7 +278,7 @@ class StyleLossLayer:
             # As rows of pixels, X^T (G - A): (P, C) @ (C, C)
             np.matmul(rows.reshape(-1, C), scaled[n], out=dx[n, y0:y1].reshape(-1, C))
 
-        run_strips(strip, strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize)))
+        run_strips(strip, strips_of(x))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
     def gram_gradient(self):

@@ -56,9 +56,16 @@ def pictures(name, rng):
 # ---- ours -------------------------------------------------------------------------------------
 
 
+def books_objective(network, content, style):
+    """Return the loss of content relu4_2 and style relu1_1 .. relu5_1, and nothing else."""
+    from style_transfer_cpu import Objective
+
+    return Objective(network, content, style, 1.0, 40.0, 0.0, CONTENT_LAYERS, STYLE_LAYERS)
+
+
 def our_style_step(name):
     from layers3 import AdamOptimizer
-    from style_transfer_cpu import VGG19, Objective
+    from style_transfer_cpu import VGG19
     from support.fused import FusedNetwork
 
     rng = np.random.default_rng(0)
@@ -73,12 +80,12 @@ def our_style_step(name):
             layers[layer_name].freeze()
     del weights
     content, style = pictures(name, rng)
-    objective = Objective(FusedNetwork(layers), content, style, 1.0, 40.0)
+    objective = books_objective(FusedNetwork(layers), content, style)
     adam = AdamOptimizer(1.0, content.shape)
     state = [content]
 
     def step():
-        *_, gradient = objective(state[0])
+        _, gradient = objective(state[0])
         state[0] = adam.update(state[0], gradient)
 
     return step
@@ -307,7 +314,7 @@ def errors():
 
     Float32 by the fast algorithms against float64 by im2col, for the style loss of 192x320.
     """
-    from style_transfer_cpu import VGG19, Objective
+    from style_transfer_cpu import VGG19
     from support.fused import FusedNetwork
 
     outputs, gradients = {}, {}
@@ -331,7 +338,7 @@ def errors():
             network = _LayerByLayer(vgg)
             outputs[dtype] = vgg.forward(content, wanted)
         start = content * dtype(0.5)
-        *_, gradient = Objective(network, content, style, 1.0, 40.0)(start)
+        _, gradient = books_objective(network, content, style)(start)
         gradients[dtype] = gradient
 
     def relative(a, b):
