@@ -413,14 +413,16 @@ def winograd(padded, filters, bias, shape, out, finish=None):
 def strips_of_tiles(pictures, rows, columns, channels):
     """Return (picture, first row, last + 1, first column, last + 1) of strips of tiles.
 
-    A strip is so narrow that `transform_tiles` multiplies its rows of pixels without repacking.
+    A strip is so narrow that `transform_tiles` multiplies its rows of pixels without repacking,
+    and a small picture is still cut in two, lest one thread do all the work.
     """
+    tiles = min(STRIP_TILES, ceil(pictures * rows * columns / 2))
     widest = (SMALL_PRODUCT // 36 // channels - 2) // TILE
-    across = strips_of_rows(1, columns, min(STRIP_TILES, widest))
+    across = strips_of_rows(1, columns, min(tiles, widest))
     widest = max(t1 - t0 for _, t0, t1 in across)
     return [
         (n, r0, r1, t0, t1)
-        for n, r0, r1 in strips_of_rows(pictures, rows, STRIP_TILES // widest)
+        for n, r0, r1 in strips_of_rows(pictures, rows, tiles // widest)
         for _, t0, t1 in across
     ]
 

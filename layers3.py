@@ -15,6 +15,7 @@ References
 """
 
 import weakref
+from math import ceil
 
 import numpy as np
 
@@ -27,7 +28,8 @@ STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
 def strips_of(x):
     """Return (picture, first row, last row + 1) of the parts of x (N, H, W, C) for threads."""
     N, H, W, C = x.shape
-    return strips_of_rows(N, H, STRIP_BYTES // (W * C * x.itemsize))
+    rows = STRIP_BYTES // (W * C * x.itemsize)
+    return strips_of_rows(N, H, min(rows, ceil(H / 2)))
 
 
 class ContentLossLayer:
