@@ -37,7 +37,7 @@ from math import ceil
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from support.threads import run_strips, scratch, single_threaded_blas, strips_of_rows
+from support.threads import run_strips, scratch, strips_of_rows
 
 # Winograd F(4x4, 3x3) [1]_, interpolation points 0, 1, -1, 2, -2 and infinity.
 BT = np.array(
@@ -72,6 +72,7 @@ TILE = 4  # outputs along the side of a Winograd tile; it reads TILE + 2 inputs
 
 STRIP_TILES = 60  # tiles a strip: large enough for full speed, small enough for the cache
 STRIP_BYTES = 1 << 20  # the same for im2col: bytes of gathered windows a strip
+FILTER_ROWS = 32  # channels in of which filters are transformed at a time
 SMALL_PRODUCT = 10**6  # OpenBLAS multiplies without repacking where M * N * K is at most this
 
 ALGORITHMS = ("im2col", "kn2row", "winograd")
@@ -96,13 +97,16 @@ def choose_algorithm(kernel_size, stride, channel_in, channel_out):
     return "im2col"
 
 
-def prepare_filters(weight, algorithm):
+def prepare_filters(weight, algorithm, keep=True):
     """Bring `weight` into the form its algorithm multiplies with.
 
     Parameters
     ----------
     weight : ndarray of shape (channel_in, R, R, channel_out)
     algorithm : str
+    keep : bool, default=True
+        Whether the result shall outlive the next call in this thread; if not, Winograd's, which is
+        large, comes in memory that is used again and again.
 
     Returns
     -------
@@ -123,11 +127,17 @@ def prepare_filters(weight, algorithm):
         blocks *= 2
     # Both sides of G w G^T at once: the Kronecker square of G times the nine values of a filter.
     GG = np.kron(G, G).astype(weight.dtype)  # (36, 9)
-    w = np.ascontiguousarray(weight).reshape(C, 9, blocks, K // blocks)
-    U = np.empty((36, blocks, C, K // blocks), weight.dtype)
-    # (36, 9) @ (C, S, 9, K/S) -> (C, S, 36, K/S), stored as (36, S, C, K/S)
-    with single_threaded_blas():  # who multiplies must not change the last bits
-        np.matmul(GG, w.transpose(0, 2, 1, 3), out=U.transpose(2, 1, 0, 3))
+    shape = (36, blocks, C, K // blocks)
+    U = np.empty(shape, weight.dtype) if keep else scratch("U", shape, weight.dtype)
+
+    def strip(_, c0, c1):
+        w = scratch("filters", (c1 - c0, 3, 3, K), weight.dtype)
+        np.copyto(w, weight[c0:c1])
+        w = w.reshape(c1 - c0, 9, blocks, K // blocks)
+        # (36, 9) @ (C, S, 9, K/S) -> (C, S, 36, K/S), stored as (36, S, C, K/S)
+        np.matmul(GG, w.transpose(0, 2, 1, 3), out=U[:, :, c0:c1].transpose(2, 1, 0, 3))
+
+    run_strips(strip, strips_of_rows(1, C, FILTER_ROWS))
     return U
 
 
@@ -541,21 +551,25 @@ def winograd_weight_gradient(padded, dy, size):
     dy_tiles = as_strided(
         dy, (N, rows, columns, TILE, TILE * K), (sn, TILE * sy, TILE * sx, sy, sc), writeable=False
     )
-    dU = np.zeros((36, C, K), dtype)
+    dU = scratch("U", (36, C, K), dtype)
     strips = strips_of_tiles(N, rows, columns, C)
     at_once = max(1, 1024 // STRIP_TILES)  # strips whose V and dM are kept: it bounds the memory
     for first in range(0, len(strips), at_once):
-        _add_weight_gradient(dU, bt, a, padded, dy_tiles, strips[first : first + at_once])
+        some = strips[first : first + at_once]
+        _sum_over_tiles(dU, bt, a, padded, dy_tiles, some, add=first > 0)
     GG = np.kron(G, G).astype(dtype)  # (36, 9)
     dw = np.empty((C, 9, K), dtype)
-    with single_threaded_blas():
+
+    def strip(_, c0, c1):
         # (9, 36) @ (C, 36, K) -> (C, 9, K)
-        np.matmul(GG.T, dU.transpose(1, 0, 2), out=dw)
+        np.matmul(GG.T, dU[:, c0:c1].transpose(1, 0, 2), out=dw[c0:c1])
+
+    run_strips(strip, strips_of_rows(1, C, FILTER_ROWS))
     return dw.reshape(C, 3, 3, K)
 
 
-def _add_weight_gradient(dU, bt, a, padded, dy_tiles, strips):
-    """Add what some strips of tiles contribute to dU."""
+def _sum_over_tiles(dU, bt, a, padded, dy_tiles, strips, add):
+    """Set dU to what some strips of tiles contribute to it, or add that."""
     C, K = dU.shape[1:]
     sizes = [(r1 - r0) * (t1 - t0) for _, r0, r1, t0, t1 in strips]
     starts = np.cumsum([0, *sizes])
@@ -574,7 +588,10 @@ def _add_weight_gradient(dU, bt, a, padded, dy_tiles, strips):
         np.matmul(a, half.reshape(T * 6, TILE, K), out=dM[mine].reshape(T * 6, 6, K))
 
     def multiply(k):
-        dU[k] += V[:, k].T @ dM[:, k]
+        if add:
+            dU[k] += V[:, k].T @ dM[:, k]
+        else:
+            np.matmul(V[:, k].T, dM[:, k], out=dU[k])
 
     run_strips(transform, [(i,) for i in range(len(strips))])
     run_strips(multiply, [(k,) for k in range(36)])

@@ -402,7 +402,7 @@ class ConvolutionalLayer:
         """Return the filters in the form that `algorithm` multiplies with.
 
         With `turned`, those of the data gradient: rotated by 180 degrees, C and K exchanged. A
-        frozen layer computes each form once.
+        frozen layer computes each form once; otherwise it may be overwritten by the next call.
         """
         key = (algorithm, np.dtype(dtype), turned)
         of, filters = self._prepared.get(key, (None, None))
@@ -411,7 +411,7 @@ class ConvolutionalLayer:
         weight = self.weight.astype(dtype, copy=False)
         if turned:
             weight = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)  # (C, K, K, Co) -> (Co, K, K, C)
-        filters = conv_kernels.prepare_filters(weight, algorithm)
+        filters = conv_kernels.prepare_filters(weight, algorithm, keep=self.frozen)
         if self.frozen:
             self._prepared[key] = (self.weight, filters)
         return filters

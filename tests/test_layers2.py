@@ -467,9 +467,9 @@ def test_a_frozen_layer_does_not_learn(kind):
 def test_a_frozen_layer_transforms_its_filters_once(monkeypatch):
     calls = []
 
-    def counting(weight, algorithm, original=conv_kernels.prepare_filters):
+    def counting(weight, algorithm, keep=True, original=conv_kernels.prepare_filters):
         calls.append((weight.shape, weight.dtype.name))
-        return original(weight, algorithm)
+        return original(weight, algorithm, keep)
 
     monkeypatch.setattr(conv_kernels, "prepare_filters", counting)
     layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
