@@ -430,9 +430,10 @@ def strips_of_tiles(pictures, rows, columns, channels):
     widest = (SMALL_PRODUCT // 36 // channels - 2) // TILE
     across = strips_of_rows(1, columns, min(tiles, widest))
     widest = max(t1 - t0 for _, t0, t1 in across)
+    high = min(round(tiles / widest), STRIP_TILES // widest)
     return [
         (n, r0, r1, t0, t1)
-        for n, r0, r1 in strips_of_rows(pictures, rows, tiles // widest)
+        for n, r0, r1 in strips_of_rows(pictures, rows, high)
         for _, t0, t1 in across
     ]
 
