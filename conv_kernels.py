@@ -19,7 +19,7 @@ Three habits make the rest of the speed:
 - *Memory is channels-last.* Arrays are NCHW in shape to every caller; inside, the C values of a
   pixel lie side by side, so that copies move long runs and matrix products read unit strides.
 - *Strips.* A picture is cut into strips small enough for a core's cache. One thread takes a strip
-  through all stages (gather, multiply, transform, store) before it takes the next.
+  through all stages (transform, multiply, transform, store) before it takes the next.
 - *`finish`.* What follows a convolution pixel by pixel (ReLU, pooling, a mask) is done to each
   strip while it is still in cache.
 
@@ -375,9 +375,9 @@ def winograd(padded, filters, bias, shape, out, finish=None):
         . +-----------.        With channels, each of the 36 products is a matrix product
         . . . . . . . .        over them: M[k] = V[k] @ U[k], (T, C) @ (C, K).
 
-    Cost for each tile and channel: 36 numbers gathered; 2 * 6 * 36 multiplications for V and
-    2 * (24 * 6 + 16 * 6) for Y, by small matrix products; and 36 K for M, which is the part that
-    direct convolution does with 144 K.
+    Cost for each tile and channel: 144 + 216 multiplications for V (from the left, then from the
+    right; see `transform_tiles`), 144 + 96 for Y, both by small matrix products; and 36 K for M,
+    which is the part that direct convolution does with 144 K.
 
     The bias is added to M alone, at the point (1, 1): column 1 of A^T is all ones, so that A^T M A
     spreads what is added there to all 16 outputs.

@@ -503,7 +503,7 @@ class Progress:
         self.last = time.perf_counter()
         self.bar = tqdm(
             total=work, dynamic_ncols=True, smoothing=0,
-            bar_format="{l_bar}{bar}| {postfix} [{elapsed}<{remaining}]",
+            bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
         )  # fmt: skip
 
     def next_scale(self):
