@@ -631,7 +631,10 @@ def run(arguments):
             path = path.with_name(f"{path.stem}_{step:04d}{path.suffix}")
         vgg.save_image(image, (height, width), path)
 
-    image, sides, losses = repaint(vgg, weights, content_picture, style_picture, arguments, save)
+    with np.errstate(over="ignore", invalid="ignore"):  # `Objective` looks at the losses itself
+        image, sides, losses = repaint(
+            vgg, weights, content_picture, style_picture, arguments, save
+        )
     save(image)
     seconds = time.perf_counter() - start
     print(f"{arguments.output}: {width}x{height} pixels in {seconds:.1f} s")

@@ -13,6 +13,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import pairwise
 from math import ceil
 
@@ -139,7 +140,8 @@ def _start(work, number):
             if _pool is not None:
                 _pool.shutdown(wait=False)
             _pool, _pool_size = ThreadPoolExecutor(number, thread_name_prefix="strips"), number
-        return [_pool.submit(work) for _ in range(number)]
+        # In the caller's context: what it set with np.errstate holds for its helpers as well.
+        return [_pool.submit(copy_context().run, work) for _ in range(number)]
 
 
 def _forget_after_fork():

@@ -383,8 +383,8 @@ def test_a_loss_that_is_no_number_stops_at_once(folder, tmp_path, capsys, monkey
     weights = {name: (weight * 1e9, bias) for name, (weight, bias) in NARROW.items()}
     write_matconvnet(tmp_path / "wild.mat", weights, last_layer="pool5")
     options = [*QUICK, "--weights", str(tmp_path / "wild.mat"), "--size", "48", "--steps", "3"]
-    with np.errstate(all="ignore"):
-        assert main([*options, "--output", str(tmp_path / "made.png")]) == 2
+    for threads in "1", "2":
+        assert main([*options, "--threads", threads, "--output", str(tmp_path / "made.png")]) == 2
     assert "at step 1 the loss is no longer a finite number" in capsys.readouterr().err
     assert not (tmp_path / "made.png").exists()
 

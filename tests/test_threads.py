@@ -134,6 +134,21 @@ def test_an_error_in_a_strip_stops_the_work_and_is_raised():
         assert blas_threads() == before
 
 
+@pytest.mark.skipif(np.__version__ < "2", reason="NumPy 1 keeps errstate for each thread")
+def test_the_callers_errstate_holds_in_every_thread():
+    threads.set_threads(2)
+    seen = {}
+    both = threading.Barrier(2)
+
+    def strip(i):
+        both.wait(30)  # one strip for each thread
+        seen[threading.get_ident()] = np.geterr()["over"]
+
+    with np.errstate(over="ignore"):
+        threads.run_strips(strip, [(0,), (1,)])
+    assert list(seen.values()) == ["ignore", "ignore"]
+
+
 def test_set_threads_refuses_what_is_no_number_of_threads():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         threads.set_threads(0)
