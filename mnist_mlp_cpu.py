@@ -12,7 +12,6 @@ lines.
 """
 
 import argparse
-import sys
 import time
 import zlib
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from support.downloads import download_mnist
 from support.errors import InputError
 from support.files import atomic_path, library_versions, write_json
 from support.idx import SIDE, find_mnist, read_idx_images, read_idx_labels, read_mnist
-from support.options import bounded
+from support.options import bounded, exit_status
 from support.synthetic_digits import make_synthetic_mnist
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
@@ -584,16 +583,7 @@ def make_report(arguments, mlp):
 
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    arguments = parse_arguments(argv)
-    try:
-        run(arguments)
-    except InputError as error:
-        print(f"mnist_mlp_cpu.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("mnist_mlp_cpu.py: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("mnist_mlp_cpu.py", run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ CVPR 2016. Options: python style_transfer_cpu.py --help
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from support.files import check_output, library_versions, peak_memory_bytes, wri
 from support.fused import FusedNetwork
 from support.learnt_filters import learn_filters, random_filters
 from support.matconvnet import FILE_NAME
-from support.options import bounded
+from support.options import bounded, exit_status
 from support.pictures import check_picture_path, read_picture, resize_picture, write_picture
 from support.threads import get_threads, set_threads
 
@@ -657,16 +656,7 @@ def run(arguments):
 
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    arguments = parse_arguments(argv)
-    try:
-        run(arguments)
-    except InputError as error:
-        print(f"style_transfer_cpu.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("style_transfer_cpu.py: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("style_transfer_cpu.py", run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

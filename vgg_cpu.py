@@ -10,7 +10,6 @@ ICLR 2015; the network is column E of table 1.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -18,10 +17,9 @@ import numpy as np
 
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support.errors import InputError
 from support.files import library_versions, peak_memory_bytes, write_json
 from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19, read_matconvnet
-from support.options import bounded
+from support.options import bounded, exit_status
 from support.pictures import read_picture, resize_picture
 from support.threads import set_threads
 
@@ -306,16 +304,7 @@ def run(arguments):
 
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    arguments = parse_arguments(argv)
-    try:
-        run(arguments)
-    except InputError as error:
-        print(f"vgg_cpu.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("vgg_cpu.py: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("vgg_cpu.py", run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

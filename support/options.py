@@ -1,7 +1,10 @@
-"""Types of command-line options, for `argparse`; each failure says what was expected."""
+"""What the commands share: options that are numbers within bounds, and how a command ends."""
 
 import argparse
 import math
+import sys
+
+from support.errors import InputError
 
 
 def bounded(kind, least=None, above=None, most=None):
@@ -37,3 +40,22 @@ def bounded(kind, least=None, above=None, most=None):
         return value
 
     return read
+
+
+def exit_status(program, run, arguments):
+    """Call ``run(arguments)``; say in one line what stopped it, if anything did.
+
+    Returns
+    -------
+    int
+        0, 2 for unusable input (`InputError`), or 130 when interrupted.
+    """
+    try:
+        run(arguments)
+    except InputError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0
