@@ -201,9 +201,21 @@ class StyleLossLayer:
             Features of the style picture.
         """
         check_pictures("style_layer", style_layer)
-        self.style_per_position = gram(style_layer) / (style_layer.shape[2] * style_layer.shape[3])
+        self.set_gram(gram(style_layer) / (style_layer.shape[2] * style_layer.shape[3]))
         self._style = weakref.ref(style_layer)
         self._style_shape = style_layer.shape
+
+    def set_gram(self, per_position):
+        """Keep A as it is given, for example the mean of several styles'.
+
+        Parameters
+        ----------
+        per_position : ndarray of shape (N, C, C) or (1, C, C)
+            Gram matrices divided by the number of positions they were summed over.
+        """
+        self.style_per_position = per_position
+        self._style = _nothing
+        self._style_shape = per_position.shape
         self.gram_style = None
 
     def forward(self, input_layer, style_layer=None):

@@ -14,24 +14,27 @@ Paper: L. Gatys, A. Ecker, M. Bethge, "Image Style Transfer Using Convolutional 
 CVPR 2016. Options: python style_transfer_cpu.py --help
 """
 
-import argparse
-import time
+import sys
 from pathlib import Path
 
 import numpy as np
 import scipy.optimize
-from tqdm import tqdm
 
 import vgg_cpu
-from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
+from layers2 import AveragePoolingLayer
+from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer, gram
+from support.checkpoints import check_same_digests, digest, options_to_keep, read_pictures, settle
+from support.colours import keep_chroma, match_colours
 from support.errors import InputError
-from support.files import check_output, library_versions, peak_memory_bytes, write_json
 from support.fused import FusedNetwork
+from support.interrupts import Stopped, StopRequest
+from support.journal import Journal
 from support.learnt_filters import learn_filters, random_filters
 from support.matconvnet import FILE_NAME
-from support.options import bounded, exit_status
-from support.pictures import check_picture_path, read_picture, resize_picture, write_picture
-from support.threads import get_threads, set_threads
+from support.memory import check_memory
+from support.options import exit_status
+from support.pictures import cover_picture, read_picture, resize_picture, write_picture
+from support.threads import set_threads
 
 # The book's settings. Its losses are those of `layers3.py` as they stand, its optimiser is Adam.
 CONTENT_LOSS_LAYERS = ["relu4_2"]
@@ -44,19 +47,41 @@ IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
 # The command's settings. Its losses are relative (see `Objective`), so these weights mean the same
 # for any size of picture and any weights of the network.
-CONTENT_LAYERS = ["relu2_1", "relu4_1"]  # contours and composition
-STYLE_LAYERS = STYLE_LOSS_LAYERS
-CONTENT_WEIGHT = 3.0
-STYLE_WEIGHT = 40.0
-TV_WEIGHT = 1e-3
-SIZE = 400
-STEPS = 120
-COARSEST = 96  # pixels: longest side of the size to begin with, at least
-LEAST_SIDE = 32  # pixels: relu5_1 is 16 times smaller, and two positions are the least to compare
-
 HERE = Path(__file__).resolve().parent
-CONTENT_PICTURE = HERE / "picture" / "content.jpg"
-STYLE_PICTURE = HERE / "picture" / "style.jpg"
+DEFAULTS = {
+    "content": HERE / "picture" / "content.jpg",
+    "style": [HERE / "picture" / "style.jpg"],
+    "style_blend": None,
+    "style_scale": 1.0,
+    "background": "white",
+    "output": Path("output/result.png"),
+    "size": 400,
+    "content_weight": 3.0,
+    "style_weight": 40.0,
+    "tv_weight": 1e-3,
+    "content_layers": {"relu2_1": 1.0, "relu4_1": 1.0},  # contours and composition
+    "style_layers": dict.fromkeys(STYLE_LOSS_LAYERS, 1.0),
+    "pooling": "max",
+    "preserve_color": None,
+    "init": "content",
+    "noise": NOISE,
+    "seed": 0,
+    "steps": 120,
+    "scales": None,
+    "optimizer": "lbfgs",
+    "learning_rate": LEARNING_RATE,
+    "weights": None,
+    "threads": None,
+    "save_every": None,
+    "animation": None,
+    "contact_sheet": None,
+    "plot": None,
+    "report": [],
+    "checkpoint": None,
+    "checkpoint_every": 20,
+    "resume": None,
+}
+COARSEST = 96  # pixels: longest side of the size to begin with, at least
 
 
 class VGG19(vgg_cpu.VGG19):
@@ -79,6 +104,12 @@ class VGG19(vgg_cpu.VGG19):
         super().__init__(param_path)
         names = self.param_layer_name
         self.param_layer_name = names[: names.index("pool5") + 1]
+
+    def use_average_pooling(self):
+        """Let the pooling layers average, which the paper found to flow better (section 2)."""
+        for name in self.param_layer_name:
+            if name.startswith("pool"):
+                self.layers[name] = AveragePoolingLayer(2, 2)
 
     def load_image(self, image_dir, image_height=IMAGE_HEIGHT, image_width=IMAGE_WIDTH):
         """Read a picture for the network.
@@ -232,46 +263,62 @@ class Objective:
 
     The first two are the book's losses (`layers3.py`), each divided by its value for features that
     are all 0: 1 means that nothing is right yet, 0.01 that 1 % of the squared features are wrong,
-    at any size and with any weights of the network.
+    at any size and with any weights of the network. The means are weighted by the layers' weights.
+
+    Of several styles, A is the mean: the losses by each of them, weighted and added up, differ from
+    the loss by the mean only by a constant.
 
     Parameters
     ----------
     network : FusedNetwork
-    content_image, style_image : ndarray of shape (1, 3, H, W)
-        The two may differ in size.
+    content_image : ndarray of shape (1, 3, H, W)
+    style_images : sequence of ndarray of shape (1, 3, h, w)
+        Of any sizes.
     content_weight, style_weight, tv_weight : float
-    content_layers, style_layers : sequence of str
+    content_layers, style_layers : dict of str to float
+        Names of layers and how much each counts beside the others.
+    style_blend : sequence of float, optional
+        How much each style counts beside the others; equally by default.
     """
 
     def __init__(
         self,
         network,
         content_image,
-        style_image,
-        content_weight=CONTENT_WEIGHT,
-        style_weight=STYLE_WEIGHT,
-        tv_weight=TV_WEIGHT,
-        content_layers=CONTENT_LAYERS,
-        style_layers=STYLE_LAYERS,
+        style_images,
+        content_weight=DEFAULTS["content_weight"],
+        style_weight=DEFAULTS["style_weight"],
+        tv_weight=DEFAULTS["tv_weight"],
+        content_layers=DEFAULTS["content_layers"],
+        style_layers=DEFAULTS["style_layers"],
+        style_blend=None,
     ):
+        content_layers = content_layers if content_weight else {}
+        style_layers = style_layers if style_weight else {}
+        blend = style_blend or [1] * len(style_images)
         self.network = network
         self.tv_weight = tv_weight
-        self.wanted = list(dict.fromkeys([*content_layers, *style_layers]))
-        self.style_losses = {}
+        self.wanted = list({**content_layers, **style_layers})
+        self.style_losses = {name: StyleLossLayer() for name in style_layers}
         self.style_scales = {}
-        for name, features in network.forward(style_image, style_layers, keep=False).items():
-            loss = StyleLossLayer()
-            loss.set_style(features)
-            power = mean_square(loss.style_per_position)
-            self.style_losses[name] = loss
-            self.style_scales[name] = 4 * style_weight / len(style_layers) / power
+        grams = dict.fromkeys(style_layers, 0)  # A per position, of each layer
+        for image, share in zip(style_images, blend, strict=True):
+            if style_layers and share:
+                for name, features in network.forward(image, style_layers, keep=False).items():
+                    positions = features.shape[2] * features.shape[3]
+                    grams[name] = grams[name] + share / sum(blend) / positions * gram(features)
+        for name, weight in style_layers.items():
+            self.style_losses[name].set_gram(grams[name])
+            share = weight / sum(style_layers.values())
+            self.style_scales[name] = 4 * style_weight * share / mean_square(grams[name])
         self.content_loss = ContentLossLayer()
         self.content = {}
         self.content_scales = {}
-        for name, features in network.forward(content_image, content_layers, keep=False).items():
-            power = mean_square(features)
-            self.content[name] = features.copy(order="K")  # the network reuses its buffers
-            self.content_scales[name] = 2 * content_weight / len(content_layers) / power
+        if content_layers:
+            for name, features in network.forward(content_image, content_layers, False).items():
+                share = content_layers[name] / sum(content_layers.values())
+                self.content[name] = features.copy(order="K")  # the network reuses its buffers
+                self.content_scales[name] = 2 * content_weight * share / mean_square(features)
 
     def __call__(self, image):
         """Return the losses of a picture (1, 3, H, W) and their gradient by its pixels.
@@ -285,7 +332,7 @@ class Objective:
         Raises
         ------
         FloatingPointError
-            If a loss is no longer a finite number.
+            If a loss or the gradient is no longer finite.
         """
         features = self.network.forward(image, self.wanted)
         losses = {"content": 0.0, "style": 0.0, "tv": 0.0}
@@ -304,12 +351,12 @@ class Objective:
             variation, variation_gradient = total_variation(image)
             losses["tv"] = self.tv_weight * variation
             gradient += self.tv_weight * variation_gradient
-        if not np.isfinite(sum(losses.values())):
+        if not np.isfinite(sum(losses.values())) or not np.isfinite(gradient).all():
             raise FloatingPointError(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
         return losses, gradient
 
 
-def adam(objective, image, steps, learning_rate, bounds, on_step):
+def adam(objective, image, steps, bounds, journal, learning_rate=LEARNING_RATE):
     """Minimise by the Adam of `layers3.py`; the step length falls to 0 along a cosine.
 
     A constant one leaves every pixel jittering by about that many levels, which the eye sees as a
@@ -321,31 +368,40 @@ def adam(objective, image, steps, learning_rate, bounds, on_step):
     image : ndarray of shape (1, 3, H, W)
         Where to start.
     steps : int
-    learning_rate : float
-        Longest step of a pixel, in levels of 0 to 255.
+        To be done at this size.
     bounds : tuple of ndarray of shape (1, 3, 1, 1)
         The least and largest value of a pixel in each channel.
-    on_step : callable
-        Called after each step with an image and its losses.
+    journal : Journal
+        Told of each step. Its state says how many of the steps are done already, and with what
+        m and v.
+    learning_rate : float
+        Longest step of a pixel, in levels of 0 to 255.
 
     Returns
     -------
     ndarray of shape (1, 3, H, W)
     """
     optimizer = AdamOptimizer(learning_rate, image.shape)
-    for step in range(steps):
+    optimizer.step = journal.state.step
+    if optimizer.step:
+        optimizer.mt, optimizer.vt = journal.state.memory["m"], journal.state.memory["v"]
+    for step in range(optimizer.step, steps):
         losses, gradient = objective(image)
-        on_step(image, losses)
         optimizer.lr = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
         image = np.clip(optimizer.update(image, gradient), *bounds)
+        journal.step(image, losses, {"m": optimizer.mt, "v": optimizer.vt})
     return image
 
 
-def lbfgs(objective, image, steps, bounds, on_step):
+def lbfgs(objective, image, steps, bounds, journal, segment):
     """Minimise by SciPy's L-BFGS-B, the optimiser of the original paper; interface of `adam`.
 
     From the last ten steps it estimates the curvature of the loss, and so finds good step lengths
     by itself. A step that is too long is tried again, so that some steps take two evaluations.
+
+    What it has learnt of the curvature stays inside SciPy. So that a run can be taken up again, it
+    begins anew every `segment` steps, interrupted or not: from there on, all that counts is the
+    picture.
 
     The very first step is always 1 long, over all pixels together. SciPy is therefore given the
     pixels in units of the square root of their number: 1 then is one level a pixel, not nothing.
@@ -354,6 +410,10 @@ def lbfgs(objective, image, steps, bounds, on_step):
     layout = image.transpose(0, 2, 3, 1).shape  # the pixels in the order they have in memory
     latest = {}
 
+    def pack(image):
+        # (N, 3, H, W) -> (N, H, W, 3), flat, and double precision, which SciPy wants
+        return image.transpose(0, 2, 3, 1).astype(np.float64).ravel()
+
     def unpack(x):
         # (N, H, W, 3) -> (N, 3, H, W)
         return (unit * x).reshape(layout).astype(image.dtype).transpose(0, 3, 1, 2)
@@ -361,52 +421,61 @@ def lbfgs(objective, image, steps, bounds, on_step):
     def evaluate(x):
         losses, gradient = objective(unpack(x))
         latest.update(losses)
-        # (N, 3, H, W) -> (N, H, W, 3), and double precision, which SciPy wants
-        flat = gradient.transpose(0, 2, 3, 1).astype(np.float64).ravel()
-        return sum(losses.values()), unit * flat  # chain rule: x = unit * (what SciPy moves)
+        return sum(losses.values()), unit * pack(gradient)  # chain rule: pixels = unit * x
 
     low, high = (np.broadcast_to(bound.reshape(3) / unit, layout).ravel() for bound in bounds)
-    result = scipy.optimize.minimize(
-        evaluate,
-        # (N, 3, H, W) -> (N, H, W, 3)
-        image.transpose(0, 2, 3, 1).astype(np.float64).ravel() / unit,
-        method="L-BFGS-B",
-        jac=True,
-        bounds=scipy.optimize.Bounds(low, high),
-        callback=lambda x: on_step(unpack(x), dict(latest)),
-        options={"maxiter": steps, "maxfun": 3 * steps, "ftol": 0, "gtol": 0, "maxcor": 10},
-    )
-    return unpack(result.x)
+    done = journal.state.step
+    while done < steps:
+        count = min(segment, steps - done)
+        result = scipy.optimize.minimize(
+            evaluate,
+            pack(image) / unit,
+            method="L-BFGS-B",
+            jac=True,
+            bounds=scipy.optimize.Bounds(low, high),
+            callback=lambda x: journal.step(unpack(x), dict(latest)),
+            options={"maxiter": count, "maxfun": 3 * count, "ftol": 0, "gtol": 0, "maxcor": 10},
+        )
+        if result.nit == 0:  # as far down as it goes
+            break
+        done += result.nit
+        image = unpack(result.x)
+        journal.border(image, {})
+    return image
 
 
-def make_network(weights, vgg, content_image, style_image, rng):
-    """Give the layers of `vgg` their filters; return them as a network for `Objective`.
+def used_layers(options):
+    """Return the names of the layers whose losses count."""
+    content = options.content_layers if options.content_weight else {}
+    style = options.style_layers if options.style_weight else {}
+    return list({**content, **style})
+
+
+def make_network(options, vgg, images, rng):
+    """Give the layers of `vgg` their filters; return those needed as a network for `Objective`.
 
     Parameters
     ----------
-    weights : str
-        'kmeans', 'random', or anything else for what `vgg.load_model` has read already.
+    options : argparse.Namespace
+        The command's. Where `weights` is neither 'kmeans' nor 'random', the filters are there.
     vgg : VGG19
-    content_image, style_image : ndarray of shape (1, 3, H, W)
+    images : list of ndarray of shape (1, 3, H, W)
         What k-means learns from.
     rng : numpy.random.Generator
     """
-    deepest = max(map(vgg.param_layer_name.index, CONTENT_LAYERS + STYLE_LAYERS))
+    deepest = max(map(vgg.param_layer_name.index, used_layers(options)))
     layers = {name: vgg.layers[name] for name in vgg.param_layer_name[: deepest + 1]}
-    if weights == "kmeans":
-        learn_filters(layers, [content_image, style_image], rng)
-    elif weights == "random":
-        random_filters(layers, [content_image, style_image], rng)
-    return FusedNetwork(layers)
+    if options.weights == "kmeans":
+        learn_filters(layers, images, rng)
+    elif options.weights == "random":
+        random_filters(layers, images, rng)
+    return FusedNetwork(layers, options.pooling)
 
 
-def fit(picture, size):
-    """Return (height, width) of a picture whose longest side is brought down to `size` pixels.
-
-    A smaller picture keeps its size: enlarging it adds pixels, but nothing to see.
-    """
+def fit(picture, side):
+    """Return (height, width) of a picture whose longest side is brought to `side` pixels."""
     height, width = picture.shape[:2]
-    scale = min(1.0, size / max(height, width))
+    scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -420,111 +489,69 @@ def coarse_to_fine(size, scales):
     return [round(size / 2 ** (scales - 1 - i)) for i in range(scales)]
 
 
-def parse_arguments(argv):
-    """Return the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="style_transfer_cpu.py",
-        description="Repaint a picture in the style of another. Without options, two pictures that "
-        "come with the program are used.",
-        epilog="examples:\n"
-        "  python style_transfer_cpu.py\n"
-        "  python style_transfer_cpu.py --content me.jpg --style painting.jpg --output me.png\n"
-        "  python style_transfer_cpu.py --style-weight 10 --size 512      subtler and larger\n"
-        "  python style_transfer_cpu.py --weights imagenet-vgg-verydeep-19.mat",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    pictures = parser.add_argument_group("pictures")
-    pictures.add_argument("--content", type=Path, default=CONTENT_PICTURE, metavar="FILE",
-                          help="what to paint (default: picture/content.jpg)")
-    pictures.add_argument("--style", type=Path, default=STYLE_PICTURE, metavar="FILE",
-                          help="how to paint it (default: picture/style.jpg)")
-    pictures.add_argument("--output", type=Path, default=Path("output/result.png"), metavar="FILE",
-                          help=".png, .jpg, .webp or .tif (default: %(default)s)")
-    pictures.add_argument("--size", type=bounded(int, least=1), default=SIZE, metavar="PIXELS",
-                          help="longest side of the result (default: %(default)s); a smaller "
-                          "content picture keeps its size")
-    look = parser.add_argument_group("look")
-    look.add_argument("--content-weight", type=bounded(float, least=0), default=CONTENT_WEIGHT,
-                      metavar="W", help="how much the content counts (default: %(default)s)")
-    look.add_argument("--style-weight", type=bounded(float, least=0), default=STYLE_WEIGHT,
-                      metavar="W", help="how much the style counts (default: %(default)s)")
-    look.add_argument("--init", choices=("content", "noise", "mix"), default="content",
-                      help="start from the content picture, from noise, or from a mixture "
-                      "(default: %(default)s)")
-    look.add_argument("--noise", type=bounded(float, least=0, most=1), default=NOISE,
-                      metavar="SHARE", help="share of noise in --init mix (default: %(default)s)")
-    look.add_argument("--seed", type=bounded(int, least=0), default=0, metavar="N",
-                      help="of noise and filters; the same seed makes the same picture "
-                      "(default: %(default)s)")
-    look.add_argument("--tv-weight", type=bounded(float, least=0), default=TV_WEIGHT, metavar="W",
-                      help="how much smoothness counts (default: %(default)s)")
-    work = parser.add_argument_group("optimisation")
-    work.add_argument("--steps", type=bounded(int, least=1), default=STEPS, metavar="N",
-                      help="in all (default: %(default)s)")
-    work.add_argument("--optimizer", choices=("lbfgs", "adam"), default="lbfgs",
-                      help="(default: %(default)s)")
-    work.add_argument("--learning-rate", type=bounded(float, above=0), default=LEARNING_RATE,
-                      metavar="LEVELS",
-                      help="longest step of --optimizer adam (default: %(default)s)")
-    work.add_argument("--scales", type=bounded(int, least=1), default=None, metavar="N",
-                      help="sizes to work at, from coarse to fine, each twice the last "
-                      f"(default: as many as leave {COARSEST} pixels or more for the first)")
-    work.add_argument("--weights", default=None, metavar="FILE|kmeans|random",
-                      help=f"the network's filters (default: {FILE_NAME} if it is here, "
-                      "else kmeans, learnt from the two pictures)")
-    work.add_argument("--threads", type=bounded(int, least=1), default=None, metavar="N",
-                      help="(default: one for each CPU)")
-    output = parser.add_argument_group("more output")
-    output.add_argument("--save-every", type=bounded(int, least=1), default=None, metavar="N",
-                        help="also save the picture after every N steps")
-    output.add_argument("--report", type=Path, default=None, metavar="FILE.json",
-                        help="write losses, times, sizes, memory and versions there")
-    arguments = parser.parse_args(argv)
-    if arguments.content_weight == 0 and arguments.style_weight == 0:
-        parser.error("--content-weight and --style-weight cannot both be 0")
-    return arguments
+def least_side(layer_names):
+    """Return the pixels a side that a picture must have for these layers.
 
-
-class Progress:
-    """Shows and records the steps; saves pictures on the way.
-
-    The bar counts work, not steps: a step on half the width and height is a quarter of one.
+    Two positions in the deepest of them are the least whose statistics can be compared.
     """
-
-    def __init__(self, steps, sides, save, save_every):
-        self.shares = [(side / sides[-1]) ** 2 for side in sides]  # work of a step at each size
-        work = sum(share * count for share, count in zip(self.shares, steps, strict=True))
-        self.steps = sum(steps)
-        self.save = save
-        self.save_every = save_every
-        self.losses = []  # one dict a step
-        self.scale = -1
-        self.last = time.perf_counter()
-        self.bar = tqdm(
-            total=work, dynamic_ncols=True, smoothing=0,
-            bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
-        )  # fmt: skip
-
-    def next_scale(self):
-        """Take note that the steps that follow are at the next size."""
-        self.scale += 1
-        self.last = time.perf_counter()
-
-    def __call__(self, image, losses):
-        """Take note of a step: an image and its losses."""
-        now = time.perf_counter()
-        self.losses.append({**losses, "seconds": round(now - self.last, 4)})
-        self.last = now
-        done = len(self.losses)
-        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-        self.bar.set_postfix_str(f"step {done}/{self.steps}, {shown}", refresh=False)
-        self.bar.update(self.shares[self.scale])
-        if self.save_every and done % self.save_every == 0:
-            self.save(image, done)
+    names = VGG19().param_layer_name
+    deepest = max(map(names.index, layer_names))
+    return max(8, 2 * 2 ** sum(name.startswith("pool") for name in names[: deepest + 1]))
 
 
-def repaint(vgg, weights, content_picture, style_picture, arguments, save):
-    """Paint the content picture in the style of the other, from coarse to fine.
+def plan_sizes(content_picture, style_pictures, options, scales):
+    """Decide on the sizes to work at.
+
+    Parameters
+    ----------
+    content_picture : ndarray of shape (H, W, 3)
+    style_pictures : list of ndarray of shape (h, w, 3)
+    options : argparse.Namespace
+        The command's options.
+    scales : int or None
+        How many, see `coarse_to_fine`; fewer if the coarsest would be too small for the layers.
+
+    Returns
+    -------
+    list of dict
+        From coarse to fine: 'height', 'width' and 'style_sizes', a list of (height, width).
+
+    Raises
+    ------
+    InputError
+        If a picture would be too small for the layers at any size.
+    """
+    least = least_side(used_layers(options))
+    size = min(options.size, max(content_picture.shape[:2]))  # enlarging would show nothing new
+    sizes = []
+    for side in coarse_to_fine(size, scales)[::-1]:
+        height, width = fit(content_picture, side)
+        style_sizes = [fit(style, side * options.style_scale) for style in style_pictures]
+        if min([height, width, *np.ravel(style_sizes)]) < least:
+            break
+        sizes.insert(0, {"height": height, "width": width, "style_sizes": style_sizes})
+    if not sizes:
+        shown = ", ".join(f"{w}x{h}" for h, w in style_sizes)
+        raise InputError(
+            f"with these layers every picture needs at least {least} pixels a side, but at "
+            f"--size {options.size} the content is {width}x{height} and the style {shown}"
+        )
+    return sizes
+
+
+def share_steps(sizes, steps):
+    """Return the sizes (of `plan_sizes`), each with an equal share of the steps as 'steps'.
+
+    With too few steps for one at each size, the coarsest are left out.
+    """
+    sizes = sizes[-steps:]
+    borders = np.linspace(0, steps, len(sizes) + 1).round().astype(int)
+    shares = zip(sizes, np.diff(borders).tolist(), strict=True)
+    return [{**size, "steps": count} for size, count in shares]
+
+
+def repaint(vgg, content_picture, style_pictures, start_picture, options, scales, journal):
+    """Paint the content picture in the style of the others, from coarse to fine.
 
     Large strokes and the composition are settled where they are a few pixels wide, which is quick;
     each size starts from the enlarged result of the last, and adds what only it can show.
@@ -532,131 +559,154 @@ def repaint(vgg, weights, content_picture, style_picture, arguments, save):
     Parameters
     ----------
     vgg : VGG19
-        With layers, and unless `weights` is 'kmeans' or 'random', with parameters.
-    weights : str
-    content_picture, style_picture : ndarray of shape (H, W, 3)
+        Of `load_network`.
+    content_picture : ndarray of shape (H, W, 3)
         uint8, RGB.
-    arguments : argparse.Namespace
+    style_pictures : list of ndarray of shape (h, w, 3)
+    start_picture : ndarray of shape (H, W, 3) or None
+        What --init names, if that is a file.
+    options : argparse.Namespace
         The command's options.
-    save : callable
-        Called as ``save(image, step)`` after every `arguments.save_every` steps.
+    scales : list of dict
+        Of `share_steps`.
+    journal : Journal
+        Told of each step. Its state says where to begin.
 
     Returns
     -------
-    image : ndarray of shape (1, 3, H, W)
-    sides : list of int
-        The longest sides it was made at.
-    losses : list of dict
-        The losses and seconds of each step.
+    ndarray of shape (1, 3, H, W)
     """
     mean = vgg.image_mean.reshape(1, 3, 1, 1)
     bounds = (-mean, 255 - mean)
-    sides = coarse_to_fine(max(fit(content_picture, arguments.size)), arguments.scales)
-    sides = [  # without those that would be too small
-        side for side in sides
-        if min(*fit(content_picture, side), *fit(style_picture, side)) >= LEAST_SIDE
-    ]  # fmt: skip
-    steps = np.diff(np.linspace(0, arguments.steps, len(sides) + 1).round().astype(int)).tolist()
-    rng = np.random.default_rng(arguments.seed)
-    image = network = progress = None
-    try:
-        for side, count in zip(sides, steps, strict=True):
-            content_size = fit(content_picture, side)
-            content_image = vgg.prepare(resize_picture(content_picture, *content_size))
-            style_image = vgg.prepare(resize_picture(style_picture, *fit(style_picture, side)))
-            if image is None:
-                # Filters learnt at the coarsest size serve all of them.
-                network = make_network(weights, vgg, content_image, style_image, rng)
-                noise = {"content": 0, "noise": 1, "mix": arguments.noise}[arguments.init]
-                image = np.clip(get_random_img(content_image, noise, rng), *bounds)
-                progress = Progress(steps, sides, save, arguments.save_every)
-            else:
-                pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, H, W) -> (H, W, C)
-                pixels = resize_picture(pixels, *content_size)
-                image = pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
-            objective = Objective(
-                network, content_image, style_image,
-                arguments.content_weight, arguments.style_weight, arguments.tv_weight,
-            )  # fmt: skip
-            progress.next_scale()
-            if arguments.optimizer == "adam":
-                image = adam(objective, image, count, arguments.learning_rate, bounds, progress)
-            else:
-                image = lbfgs(objective, image, count, bounds, progress)
-    except FloatingPointError as error:
-        raise InputError(
-            f"at step {len(progress.losses) + 1} the loss is no longer a finite number "
-            f"({error}); try other --weights, or a smaller --style-weight or --learning-rate"
-        ) from error
-    finally:
-        if progress:
-            progress.bar.close()
-    return image, sides, progress.losses
+    rng = np.random.default_rng(options.seed)
+
+    def images(scale):
+        content = resize_picture(content_picture, scale["height"], scale["width"])
+        styles = [resize_picture(style, *size)
+                  for style, size in zip(style_pictures, scale["style_sizes"], strict=True)]
+        return vgg.prepare(content), [vgg.prepare(style) for style in styles]
+
+    # Filters learnt at one small size serve all of them.
+    small = plan_sizes(content_picture, style_pictures, options, scales=None)
+    content_image, style_images = images(small[0])
+    network = make_network(options, vgg, [content_image, *style_images], rng)
+    filters = {"set of filters": digest(*(stage.conv.weight for stage in network.stages))}
+    if options.resume:
+        check_same_digests(options.resume, journal.state, filters)
+    journal.state.digests.update(filters)
+    image = journal.state.image
+    if image is None:
+        noise = {"noise": 1, "mix": options.noise}.get(options.init, 0)
+        size = scales[0]["height"], scales[0]["width"]
+        first = vgg.prepare(resize_picture(content_picture, *size))
+        if start_picture is not None:
+            first = vgg.prepare(cover_picture(start_picture, *size))
+        image = get_random_img(first, noise, rng)
+        # On plain areas all of a pool's window ties, and a gradient then need not lead down. A
+        # tenth of a level of noise breaks the ties, and is lost when the picture is rounded.
+        ties = rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype)
+        image = np.clip(image + ties, *bounds)
+    for number in range(journal.state.scale, len(scales)):
+        scale = scales[number]
+        content_image, style_images = images(scale)
+        if image.shape != content_image.shape:
+            pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, H, W) -> (H, W, C)
+            pixels = resize_picture(pixels, scale["height"], scale["width"])
+            image = pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
+        objective = Objective(
+            network, content_image, style_images,
+            options.content_weight, options.style_weight, options.tv_weight,
+            options.content_layers, options.style_layers, options.style_blend,
+        )  # fmt: skip
+        journal.begin_scale(number, image)
+        if options.optimizer == "adam":
+            image = adam(
+                objective, image, scale["steps"], bounds, journal, options.learning_rate
+            )
+        else:
+            image = lbfgs(
+                objective, image, scale["steps"], bounds, journal, options.checkpoint_every
+            )
+    return image
 
 
-def run(arguments):
-    """Do what the command line asks for."""
-    start = time.perf_counter()
-    check_picture_path(arguments.output)
-    for path in filter(None, (arguments.output, arguments.report)):
-        check_output(path)
-    set_threads(arguments.threads)
-    content_picture = read_picture(arguments.content)
-    style_picture = read_picture(arguments.style)
-    weights = arguments.weights or (FILE_NAME if Path(FILE_NAME).exists() else "kmeans")
-    vgg = VGG19(weights)
-    if weights in ("kmeans", "random"):
+def load_network(options):
+    """Return a VGG19 with its layers, and with its parameters if those come from a file."""
+    if options.weights is None:
+        options.weights = FILE_NAME if Path(FILE_NAME).exists() else "kmeans"
+    vgg = VGG19(options.weights)
+    if options.weights in ("kmeans", "random"):
         vgg.build_model()
-        name = {"kmeans": "filters learnt from the two pictures by k-means",
-                "random": "random filters"}[weights]
+        name = {"kmeans": "filters learnt from the pictures by k-means",
+                "random": "random filters"}[options.weights]
         print(f"weights: {name}; for ImageNet's: python vgg_cpu.py --download")
     else:
         vgg.load_model()
-        print(f"weights: {weights}")
-    height, width = fit(content_picture, arguments.size)
-    style_height, style_width = fit(style_picture, arguments.size)
-    if min(height, width, style_height, style_width) < LEAST_SIDE:
-        raise InputError(
-            f"both pictures need at least {LEAST_SIDE} pixels a side, but at --size "
-            f"{arguments.size} the content is {width}x{height} and the style "
-            f"{style_width}x{style_height}"
-        )
-    smaller = max(height, width) < arguments.size
-    print(f"size: {width}x{height}" + (f", as {arguments.content} is no larger" * smaller))
+        print(f"weights: {options.weights}")
+    if options.pooling == "average":
+        vgg.use_average_pooling()
+    return vgg
 
-    def save(image, step=None):
-        path = arguments.output
-        if step is not None:
-            path = path.with_name(f"{path.stem}_{step:04d}{path.suffix}")
-        vgg.save_image(image, (height, width), path)
 
-    with np.errstate(over="ignore", invalid="ignore"):  # `Objective` looks at the losses itself
-        image, sides, losses = repaint(
-            vgg, weights, content_picture, style_picture, arguments, save
-        )
-    save(image)
-    seconds = time.perf_counter() - start
-    print(f"{arguments.output}: {width}x{height} pixels in {seconds:.1f} s")
-    if arguments.report:
-        options = {name: str(value) if isinstance(value, Path) else value
-                   for name, value in vars(arguments).items()}
-        write_json(arguments.report, {
-            "options": options,
-            "weights": weights,
-            "size": [height, width],
-            "style_size": [style_height, style_width],
-            "sides": sides,
-            "steps": losses,
-            "seconds": round(seconds, 3),
-            "threads": get_threads(),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "versions": library_versions("numpy", "scipy", "pillow"),
-        })
+def announce(content_picture, scales, vgg, options):
+    """Print the sizes to come; raise `InputError` if they take more memory than there is."""
+    height, width = scales[-1]["height"], scales[-1]["width"]
+    notes = [f"size: {width}x{height}"]
+    if max(content_picture.shape[:2]) < options.size:
+        notes.append(f"as {options.content} is no larger")
+    if len(scales) > 1:
+        way = " and ".join(f"{scale['width']}x{scale['height']}" for scale in scales[:-1])
+        notes.append(f"by way of {way}")
+    print(", ".join(notes))
+    largest = max(h * w for h, w in [(height, width), *scales[-1]["style_sizes"]])
+    channels = vgg.layers["conv1_1"].channel_out
+    check_memory(max(height, width), largest, channels, options.optimizer)
+
+
+def run(argv):
+    """Do what the command line asks for; return the exit status."""
+    layer_names = [name for name in VGG19().param_layer_name if not name.startswith("conv")]
+    options, state = settle(argv, DEFAULTS, layer_names)
+    set_threads(options.threads)
+    content_picture, style_pictures, start_picture = read_pictures(options, state)
+    vgg = load_network(options)
+    state.options = options_to_keep(options)
+    sizes = plan_sizes(content_picture, style_pictures, options, options.scales)
+    scales = share_steps(sizes, options.steps)
+    announce(content_picture, scales, vgg, options)
+    styles = style_pictures
+    if options.preserve_color == "match":
+        styles = [match_colours(style, content_picture) for style in style_pictures]
+    height, width = scales[-1]["height"], scales[-1]["width"]
+    colours = resize_picture(content_picture, height, width)
+
+    def finished(image):
+        picture = vgg.picture(image)
+        if picture.shape[:2] != (height, width):
+            picture = resize_picture(picture, height, width)
+        return keep_chroma(picture, colours) if options.preserve_color == "luminance" else picture
+
+    with StopRequest() as stop:
+        journal = Journal(state, scales, finished, stop, options)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # `Objective` looks at the losses
+                image = repaint(
+                    vgg, content_picture, styles, start_picture, options, scales, journal
+                )
+        except (Stopped, FloatingPointError, MemoryError) as error:
+            return journal.end_early(error)
+        finally:
+            journal.close()
+    journal.end(finished(image), content_picture, style_pictures, argv)
+    return 0
 
 
 def main(argv=None):
-    """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    return exit_status("style_transfer_cpu.py", run, parse_arguments(argv))
+    """Run the command; return its exit status.
+
+    0, 2 for unusable input, 130 or 143 after Ctrl-C or SIGTERM.
+    """
+    return exit_status("style_transfer_cpu.py", run, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def books_objective(network, content, style):
     """Return the loss of content relu4_2 and style relu1_1 .. relu5_1, and nothing else."""
     from style_transfer_cpu import Objective
 
-    return Objective(network, content, style, 1.0, 40.0, 0.0, CONTENT_LAYERS, STYLE_LAYERS)
+    layers = dict.fromkeys(CONTENT_LAYERS, 1.0), dict.fromkeys(STYLE_LAYERS, 1.0)
+    return Objective(network, content, [style], 1.0, 40.0, 0.0, *layers)
 
 
 def our_style_step(name):

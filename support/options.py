@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import signal
 import sys
 
 from support.errors import InputError
@@ -48,14 +49,23 @@ def exit_status(program, run, arguments):
     Returns
     -------
     int
-        0, 2 for unusable input (`InputError`), or 130 when interrupted.
+        What `run` returns (0 for None), 2 for unusable input (`InputError`), 130 after Ctrl-C, or
+        143 after SIGTERM, which is taken like Ctrl-C, so that no temporary files are left behind.
     """
+    signals = []
+
+    def interrupt(number, frame):
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
-        run(arguments)
+        return run(arguments) or 0
     except InputError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        return 128 + (signals[0] if signals else signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from support.errors import InputError
 from support.files import atomic_path
@@ -37,17 +37,19 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LA
 PROFILE_SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
 
 
-def read_picture(path):
+def read_picture(path, background=BACKGROUND):
     """Read a picture file of any common kind.
 
     The orientation noted in the file (EXIF) is applied, an embedded colour profile (ICC) is
-    converted to sRGB, and what is transparent shows `BACKGROUND`. Grey, palette and CMYK pictures
+    converted to sRGB, and what is transparent shows `background`. Grey, palette and CMYK pictures
     become RGB, 16 bits a channel are scaled to 8, and of an animation the first frame is taken. A
     profile or orientation that is itself damaged is ignored, as viewers do.
 
     Parameters
     ----------
     path : str or Path
+    background : (red, green, blue), default=BACKGROUND
+        Each from 0 to 255, sRGB; see `parse_colour`.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def read_picture(path):
                     raise InputError("the file is empty")
                 with Image.open(file, formats=formats) as image:
                     image.load()
-                    return np.array(_as_srgb(_turned_upright(image)))
+                    return np.array(_as_srgb(_turned_upright(image), background))
         except InputError as error:
             raise InputError(f"cannot use the picture {path}: {error}") from None
         except UnidentifiedImageError:
@@ -92,6 +94,32 @@ def read_picture(path):
             reason = " ".join(str(error).split()) or type(error).__name__
             message = f"the picture {path} is damaged or cut short ({reason})"
             raise InputError(message) from error
+
+
+def parse_colour(text):
+    """Return the (red, green, blue), each from 0 to 255, that a user's `text` means.
+
+    Parameters
+    ----------
+    text : str
+        As in a web page: ``white``, ``#102030``, ``#123``, ``rgb(16, 32, 48)``, ``rgb(0%, 50%,
+        100%)``, ``hsl(...)``, ``hsv(...)``.
+
+    Raises
+    ------
+    InputError
+        If it is no such colour, or one with an opacity: there is nothing behind a background.
+    """
+    try:
+        colour = ImageColor.getrgb(text)
+    except ValueError:
+        colour = ()
+    if len(colour) == 4:
+        raise InputError(f"the colour {text!r} has an opacity; give red, green and blue alone")
+    if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+        message = f"{text!r} is not a colour; give one such as white, #102030 or rgb(16, 32, 48)"
+        raise InputError(message)
+    return colour
 
 
 def resize_picture(rgb, height, width, filter="bilinear"):
@@ -119,11 +147,10 @@ def resize_picture(rgb, height, width, filter="bilinear"):
     ValueError, TypeError
         If the shape, size, filter or dtype is another.
     """
-    _check_rgb(rgb, (np.uint8, np.float32))
+    check_rgb(rgb, (np.uint8, np.float32))
     if filter not in FILTERS:
         raise ValueError(f"filter must be one of {', '.join(FILTERS)}, got {filter!r}")
-    if height < 1 or width < 1:
-        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    _check_size(height, width)
     size = (width, height)  # Pillow has the width first
     if rgb.dtype == np.uint8:
         return np.array(Image.fromarray(rgb).resize(size, FILTERS[filter]))
@@ -133,6 +160,32 @@ def resize_picture(rgb, height, width, filter="bilinear"):
         for i in range(3)
     ]
     return np.stack(channels, axis=2)  # 3 x (height, width) -> (height, width, 3)
+
+
+def cover_picture(rgb, height, width):
+    """Return the largest centred piece of `rgb` of the aspect height : width, at that size.
+
+    Parameters
+    ----------
+    rgb : ndarray of shape (H, W, 3)
+        uint8.
+    height, width : int
+        At least 1.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3)
+        uint8, resized as `resize_picture` does with its "bilinear" filter. The piece may begin and
+        end within a pixel.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the shape, size or dtype is another.
+    """
+    check_rgb(rgb, (np.uint8,))
+    _check_size(height, width)
+    return np.array(ImageOps.fit(Image.fromarray(rgb), (width, height), FILTERS["bilinear"]))
 
 
 def check_picture_path(path):
@@ -168,7 +221,7 @@ def write_picture(path, rgb):
     ValueError, TypeError
         If `rgb` has another shape or dtype.
     """
-    _check_rgb(rgb, (np.uint8,))
+    check_rgb(rgb, (np.uint8,))
     check_picture_path(path)
     file_format, options = WRITE_FORMATS[Path(path).suffix.lower()]
     with atomic_path(path) as temporary:
@@ -179,14 +232,19 @@ def write_picture(path, rgb):
             raise InputError(f"cannot write the picture {path}: {error}") from error
 
 
-def _check_rgb(rgb, dtypes):
-    """Raise unless `rgb` is an array of shape (H, W, 3) and of one of `dtypes`."""
+def check_rgb(rgb, dtypes):
+    """Raise `TypeError` or `ValueError` unless `rgb` is a picture of one of `dtypes`."""
     if not isinstance(rgb, np.ndarray) or rgb.dtype not in dtypes:
         names = " or ".join(np.dtype(dtype).name for dtype in dtypes)
         got = f"{rgb.dtype} array" if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise TypeError(f"expected {names} pixels, got {got}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"expected pixels of shape (H, W, 3), got {rgb.shape}")
+
+
+def _check_size(height, width):
+    if height < 1 or width < 1:
+        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
 
 
 def _turned_upright(image):
@@ -197,13 +255,13 @@ def _turned_upright(image):
         return image
 
 
-def _as_srgb(image):
-    """Return the loaded Pillow image as one of mode RGB in sRGB, on `BACKGROUND`."""
+def _as_srgb(image, background):
+    """Return the loaded Pillow image as one of mode RGB in sRGB, on `background`."""
     pixels, alpha = _split_alpha(image)
     pixels = _convert_profile(pixels, image.info.get("icc_profile"))
     if alpha is None:
         return pixels
-    return Image.composite(pixels, Image.new("RGB", pixels.size, BACKGROUND), alpha)
+    return Image.composite(pixels, Image.new("RGB", pixels.size, background), alpha)
 
 
 def _split_alpha(image):

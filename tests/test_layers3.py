@@ -456,6 +456,65 @@ def test_a_set_style_must_match_the_input(shape):
             method(np.ones(shape))
 
 
+@DTYPES
+def test_a_gram_matrix_set_by_hand(dtype):
+    layer = StyleLossLayer()
+    layer.set_gram(np.array([[[2.0, 1.0], [1.0, 0.5]]], dtype))
+    x = np.array([[1, 2], [3, 0]], dtype).reshape(1, 2, 1, 2)
+    # G = [[5, 3], [3, 9]], A = 2 * [[2, 1], [1, 0.5]]: (1 + 1 + 1 + 64) / (4 * 4 * 4)
+    assert layer.forward(x) == 67 / 64
+    # (G - A) X / (4 * 4) = [[1, 1], [1, 8]] [[1, 2], [3, 0]] / 16
+    expected = np.array([[4, 2], [25, 2]], dtype).reshape(1, 2, 1, 2) / 16
+    np.testing.assert_array_equal(layer.backward(x), expected)
+    # A goes by positions: of a picture twice as large it is twice as much
+    doubled = np.concatenate([x, x], axis=3)
+    assert layer.forward(doubled) == 67 / 64
+
+
+def test_the_gram_matrix_of_one_style_is_that_style():
+    rng = np.random.default_rng(173)
+    x, other = rng.standard_normal((2, 1, 3, 5, 6))
+    style = rng.standard_normal((1, 3, 4, 7))
+    layer = StyleLossLayer()
+    layer.forward(x, other)
+    per_position = np.einsum("nchw,ndhw->ncd", style, style) / 28
+    layer.set_gram(per_position)
+    expected_loss, expected_gradient = oracles.style_loss(x, style)
+    assert layer.forward(x) == pytest.approx(expected_loss, rel=1e-12)
+    np.testing.assert_allclose(layer.backward(x), expected_gradient, rtol=1e-10)
+    # the style of the call before is not taken for it
+    assert_style(layer, x, other)
+    layer.set_gram(per_position)
+    assert_style(layer, x, other)
+    layer.set_gram(per_position)
+    gradient = layer.backward(x)  # A is another, so G - A is worked out anew
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10)
+
+
+def test_a_gram_matrix_for_each_picture_or_for_all():
+    rng = np.random.default_rng(179)
+    x = rng.standard_normal((2, 3, 5, 6))
+    layer = StyleLossLayer()
+    grams = rng.standard_normal((2, 3, 3))
+    for given in grams, grams[:1]:
+        layer.set_gram(given)
+        losses = []
+        for picture, A in zip(x, np.broadcast_to(given, (2, 3, 3)), strict=True):
+            single = StyleLossLayer()
+            single.set_gram(A[np.newaxis])
+            losses.append(single.forward(picture[np.newaxis]))
+        assert layer.forward(x) == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (3, 3, 3)])
+def test_a_set_gram_matrix_must_match_the_input(shape):
+    layer = StyleLossLayer()
+    layer.set_gram(np.ones(shape))
+    for method in (layer.forward, layer.backward):
+        with pytest.raises(ValueError, match=says("2 pictures with 3 channels", shape)):
+            method(np.ones((2, 3, 4, 5)))
+
+
 @pytest.mark.parametrize("shape", [(1, 2, 5, 6), (2, 4, 5, 6)])
 def test_a_refused_style_changes_nothing(shape):
     rng = np.random.default_rng(167)

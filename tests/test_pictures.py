@@ -13,6 +13,8 @@ from support.pictures import (
     BACKGROUND,
     WRITE_FORMATS,
     check_picture_path,
+    cover_picture,
+    parse_colour,
     read_picture,
     resize_picture,
     write_picture,
@@ -151,6 +153,31 @@ def test_grey_with_alpha(tmp_path):
     np.testing.assert_array_equal(picture[0], [(100, 100, 100), (224, 224, 224)])
 
 
+def test_another_background_shows_through(tmp_path):
+    """A fifth of the picture's colour, four fifths of the background (10, 200, 60)."""
+    background = (10, 200, 60)
+
+    image = Image.new("RGBA", (3, 1))
+    image.putdata([(200, 100, 0, 255), (200, 100, 0, 0), (200, 100, 0, 51)])
+    picture = read_picture(saved(tmp_path, image, "rgba.png"), background)
+    np.testing.assert_array_equal(picture[0], [(200, 100, 0), background, (48, 180, 48)])
+
+    image = Image.new("LA", (3, 1))
+    image.putdata([(100, 255), (100, 0), (100, 51)])
+    picture = read_picture(saved(tmp_path, image, "la.png"), background=background)
+    np.testing.assert_array_equal(picture[0], [(100, 100, 100), background, (28, 180, 68)])
+
+    image = Image.new("P", (3, 1))
+    image.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250])
+    image.putdata([0, 1, 2])
+    path = saved(tmp_path, image, "p.png", transparency=b"\xff\0\x33")
+    picture = read_picture(path, background)
+    np.testing.assert_array_equal(picture[0], [(250, 0, 0), background, (8, 160, 98)])
+
+    path = saved(tmp_path, Image.new("L", (1, 1), 7), "opaque.png")
+    np.testing.assert_array_equal(read_picture(path, background), [[(7, 7, 7)]])
+
+
 @pytest.mark.parametrize("transparency", [1, b"\xff\0\x33"])
 def test_a_palette_with_transparency(tmp_path, transparency):
     image = Image.new("P", (3, 1))
@@ -275,6 +302,45 @@ def test_what_is_not_a_picture(tmp_path, content, message):
     assert "\n" not in str(info.value)
 
 
+# --- colours as users write them ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("white", (255, 255, 255)),
+        ("Black", (0, 0, 0)),
+        ("rebeccapurple", (102, 51, 153)),
+        ("#102030", (16, 32, 48)),
+        ("#fA0", (255, 170, 0)),
+        ("rgb(1, 2,255)", (1, 2, 255)),
+        ("rgb(0%, 100%, 20%)", (0, 255, 51)),
+        ("hsl(120, 100%, 50%)", (0, 255, 0)),
+    ],
+)
+def test_colours(text, expected):
+    assert parse_colour(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "whit", "102030", "#10203", "rgb(1,2)", "rgb(-1, 2, 3)", "rgb(256, 0, 0)", "rgb(0,0,999)",
+     "hsl(0, 0%, 200%)", "hsl(0, 500%, 50%)", "red\nblue", "#" + "0" * 300],
+)  # fmt: skip
+def test_what_is_no_colour(text):
+    with pytest.raises(InputError, match="is not a colour; give one such as white") as info:
+        parse_colour(text)
+    assert repr(text) in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("text", ["#10203040", "#1234", "#102030ff", "rgba(1, 2, 3, 255)"])
+def test_a_colour_with_an_opacity_is_refused(text):
+    with pytest.raises(InputError, match="has an opacity; give red, green and blue alone") as info:
+        parse_colour(text)
+    assert repr(text) in str(info.value)
+
+
 # --- resizing ---
 
 
@@ -320,6 +386,47 @@ def test_resize_refuses(rgb):
         resize_picture(rgb[:, :, 0], 2, 2)
     with pytest.raises(TypeError, match="expected uint8 or float32 pixels, got float64 array"):
         resize_picture(rgb.astype(np.float64), 2, 2)
+
+
+def test_cover_of_the_same_aspect_is_a_resize():
+    rgb = np.random.default_rng(2).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    for height, width in [(4, 6), (6, 9), (10, 15)]:
+        expected = resize_picture(rgb, height, width)
+        np.testing.assert_array_equal(cover_picture(rgb, height, width), expected)
+
+
+def test_cover_cuts_the_middle_out():
+    """Every pixel tells its row (red) and column (green)."""
+    rows, columns = np.mgrid[:6, :12].astype(np.uint8)
+    rgb = np.stack([rows, columns, np.full_like(rows, 7)], axis=2)
+    before = rgb.copy()
+    for height, width, expected in [
+        (6, 12, rgb),
+        (6, 4, rgb[:, 4:8]),  # the sides go
+        (2, 12, rgb[2:4]),  # above and below go
+        (12, 8, resize_picture(np.ascontiguousarray(rgb[:, 4:8]), 12, 8)),
+    ]:
+        covered = cover_picture(rgb, height, width)
+        assert covered.dtype == np.uint8
+        np.testing.assert_array_equal(covered, expected)
+    np.testing.assert_array_equal(rgb, before)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7, 50])
+def test_cover_keeps_flat_colour_at_any_aspect(side):
+    rgb = np.broadcast_to(np.array([10, 20, 30], dtype=np.uint8), (side, 9, 3))
+    for height, width in [(1, 1), (1, 40), (40, 1), (13, 7), (3, 2)]:
+        expected = np.broadcast_to([10, 20, 30], (height, width, 3))
+        np.testing.assert_array_equal(cover_picture(rgb, height, width), expected)
+
+
+def test_cover_refuses(rgb):
+    with pytest.raises(ValueError, match="at least 1, got 2 and 0"):
+        cover_picture(rgb, 2, 0)
+    with pytest.raises(ValueError, match=r"expected pixels of shape \(H, W, 3\), got \(7, 5\)"):
+        cover_picture(rgb[:, :, 0], 2, 2)
+    with pytest.raises(TypeError, match="expected uint8 pixels, got float32 array"):
+        cover_picture(rgb.astype(np.float32), 2, 2)
 
 
 # --- writing ---

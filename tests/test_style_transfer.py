@@ -1,41 +1,32 @@
-"""Style transfer: the network of the book, the objective, the optimisers, and the command."""
+"""Style transfer: the network of the book, the objective, the optimisers, and the sizes.
 
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+The command is in `test_style_command.py`, going on after an interruption in `test_resume.py`.
+"""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gradients import check_gradient
-from matconvnet_files import IMAGE_MEAN, make_weights, write_matconvnet
-from PIL import Image
+from matconvnet_files import IMAGE_MEAN
+from style_pictures import NARROW, write_folder
 
 import style_transfer_cpu as demo
 from layers3 import StyleLossLayer
-from style_transfer_cpu import VGG19, Objective, get_random_img, main
+from style_transfer_cpu import VGG19, Objective, get_random_img
+from support.errors import InputError
 from support.fused import FusedNetwork
-from support.pictures import read_picture, write_picture
+from support.pictures import read_picture
 
-ROOT = Path(__file__).resolve().parent.parent
-NARROW = make_weights(divisor=16, last_layer="pool5")
 WANTED = demo.CONTENT_LOSS_LAYERS + demo.STYLE_LOSS_LAYERS
+CONTENT = dict.fromkeys(demo.CONTENT_LOSS_LAYERS, 1.0)
+STYLE = dict.fromkeys(demo.STYLE_LOSS_LAYERS, 1.0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with narrow weights, a content and a style picture of different shapes."""
-    path = tmp_path_factory.mktemp("style")
-    write_matconvnet(path / "narrow.mat", NARROW, last_layer="pool5")
-    rng = np.random.default_rng(0)
-    for name, (height, width) in {"content": (60, 90), "style": (80, 70), "tiny": (20, 90)}.items():
-        y, x = np.mgrid[0:height, 0:width] / 9.0
-        waves = [np.sin(x + k * y) + np.cos(k * x - y) for k in rng.uniform(0.3, 2, 3)]
-        picture = (127.5 + 60 * np.stack(waves, axis=2)).clip(0, 255).astype(np.uint8)
-        write_picture(path / f"{name}.png", picture)
-    return path
+    """A folder with narrow weights, and pictures of different shapes."""
+    return write_folder(tmp_path_factory.mktemp("style"))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +47,9 @@ def as_float64(vgg):
     return wide
 
 
-def fused(vgg):
+def fused(vgg, pooling="max"):
     names = vgg.param_layer_name[: vgg.param_layer_name.index("relu5_1") + 1]
-    return FusedNetwork({name: vgg.layers[name] for name in names})
+    return FusedNetwork({name: vgg.layers[name] for name in names}, pooling)
 
 
 # ---------------------------------------------------------------- the book's interface
@@ -139,11 +130,34 @@ def images(vgg, folder, dtype=np.float32):
     return content.astype(dtype), style.astype(dtype), made.astype(dtype)
 
 
+def content_by_hand(vgg, made, content, layers):
+    """Return the mean over layers of sum (X - Y)^2 / sum Y^2, weighted by the layers' weights."""
+    loss = 0.0
+    for name, weight in layers.items():
+        x, y = (vgg.forward(image, [name])[name].astype(np.float64) for image in (made, content))
+        loss += weight * np.sum((x - y) ** 2) / np.sum(y**2)
+    return loss / sum(layers.values())
+
+
+def style_by_hand(vgg, made, styles, blend, layers):
+    """Return the mean over layers of sum (G - A)^2 / sum A^2, both per position, A blended."""
+
+    def gram(image, name):
+        features = vgg.forward(image, [name])[name][0].astype(np.float64)
+        rows = features.reshape(len(features), -1)  # (C, h, w) -> (C, h * w)
+        return rows @ rows.T / rows.shape[1]
+
+    loss = 0.0
+    for name, weight in layers.items():
+        A = sum(share * gram(style, name) for share, style in zip(blend, styles, strict=True))
+        A /= sum(blend)
+        loss += weight * np.sum((gram(made, name) - A) ** 2) / np.sum(A**2)
+    return loss / sum(layers.values())
+
+
 def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
     content, style, made = images(vgg, folder)
-    objective = Objective(
-        fused(vgg), content, style, 2.0, 30.0, 0.0, demo.CONTENT_LOSS_LAYERS, demo.STYLE_LOSS_LAYERS
-    )
+    objective = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0, CONTENT, STYLE)
     losses, gradient = objective(made)
     # the book's way, with its own layers and one backward pass for each loss
     target = vgg.forward(content, ["relu4_2"])["relu4_2"]
@@ -172,11 +186,16 @@ def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
     assert error < 1e-4
 
 
-def test_the_objectives_gradient_by_finite_differences(vgg, folder):
-    wide = as_float64(vgg)
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_the_objectives_gradient_by_finite_differences(vgg, folder, pooling):
+    network = fused(as_float64(vgg), pooling)
     content, style, made = images(vgg, folder, np.float64)
-    content, style, made = content[..., :32, :32], style[..., :33, :34], made[..., :32, :32]
-    objective = Objective(fused(wide), content, style, 2.0, 30.0)
+    content, made = content[..., :32, :33], made[..., :32, :33]
+    styles = [style[..., :33, :34], style[..., 20:52, :40]]
+    objective = Objective(
+        network, content, styles, 2.0, 30.0, 0.1,
+        {"relu2_1": 1.0, "pool3": 2.0}, {"relu1_1": 3.0, "relu4_1": 1.0, "relu5_1": 0.5}, [2, 1],
+    )  # fmt: skip
     gradient = objective(made)[1].copy()
     rng = np.random.default_rng(2)
     for _ in range(5):  # directions, as a picture has too many elements
@@ -189,12 +208,121 @@ def test_the_objectives_gradient_by_finite_differences(vgg, folder):
 
 def test_losses_are_relative(vgg, folder):
     content, style, _ = images(vgg, folder)
-    objective = Objective(fused(vgg), content, style, 1.0, 1.0, 0.0)
+    objective = Objective(fused(vgg), content, [style], 1.0, 1.0, 0.0)
     assert objective(content)[0]["content"] == pytest.approx(0, abs=1e-6)
     part = style[..., 10:50, :48].repeat(2, axis=3)[..., :60]
     assert objective(part)[0]["style"] < objective(content)[0]["style"]
-    same = Objective(fused(vgg), style, style, 1.0, 1.0, 0.0)
+    same = Objective(fused(vgg), style, [style], 1.0, 1.0, 0.0)
     assert total(same, style) == pytest.approx(0, abs=1e-6)
+
+
+def test_several_styles_are_blended_as_gram_matrices(vgg, folder):
+    content, style, made = images(vgg, folder)
+    second, _ = vgg.load_image(folder / "second.png", 40, 60)
+    for blend, expected_blend in (([2, 1], [2, 1]), ([0.2, 0.7], [2, 7]), (None, [1, 1])):
+        objective = Objective(
+            fused(vgg), content, [style, second], 1.0, 30.0, 0.0, CONTENT, STYLE, blend
+        )
+        expected = 30 * style_by_hand(vgg, made, [style, second], expected_blend, STYLE)
+        assert objective(made)[0]["style"] == pytest.approx(expected, rel=1e-4), blend
+
+
+def test_one_style_twice_or_beside_a_share_of_0_is_that_style(vgg, folder):
+    content, style, made = images(vgg, folder)
+    second, _ = vgg.load_image(folder / "second.png", 40, 60)
+    once_losses, once_gradient = Objective(fused(vgg), content, [style])(made)
+    once_gradient = once_gradient.copy()
+    for styles, blend in (
+        ([style, style], None), ([style, style], [1, 3]),
+        ([style, second], [5, 0]), ([second, style], [0, 1]),
+    ):  # fmt: skip
+        losses, gradient = Objective(fused(vgg), content, styles, style_blend=blend)(made)
+        assert losses == pytest.approx(once_losses, rel=1e-5)
+        error = np.linalg.norm(gradient - once_gradient) / np.linalg.norm(once_gradient)
+        assert error < 1e-5
+
+
+def test_a_style_picture_may_be_of_any_size(vgg, folder):
+    """A texture repeated to twice its width has the Gram matrix per position that it had."""
+    content, style, made = images(vgg, folder)
+    style = np.tile(style[..., :32, :32], (1, 1, 2, 2))
+    larger = np.tile(style, (1, 1, 1, 2))
+    layers = {"relu1_1": 1.0}  # with a border of one pixel, where the padding shows
+    losses = [
+        Objective(fused(vgg), content, [x], 1, 1, 0, CONTENT, layers)(made)[0]["style"]
+        for x in (style, larger)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_layers_count_by_their_weights(vgg, folder):
+    content, style, made = images(vgg, folder)
+    content_layers = {"relu1_1": 0.5, "relu3_1": 2.0, "pool2": 1.0}
+    style_layers = {"relu2_1": 3.0, "relu4_1": 1.0}
+
+    def objective(factor, content_layers, style_layers):
+        return Objective(
+            fused(vgg), content, [style], 2.0, 30.0, 0.0,
+            {name: factor * weight for name, weight in content_layers.items()},
+            {name: factor * weight for name, weight in style_layers.items()},
+        )  # fmt: skip
+
+    losses = objective(1, content_layers, style_layers)(made)[0]
+    expected = 2 * content_by_hand(vgg, made, content, content_layers)
+    assert losses["content"] == pytest.approx(expected, rel=1e-4)
+    expected = 30 * style_by_hand(vgg, made, [style], [1], style_layers)
+    assert losses["style"] == pytest.approx(expected, rel=1e-4)
+    # only their proportions count
+    assert objective(4, content_layers, style_layers)(made)[0] == losses
+    # and those of the others change the loss
+    style_layers["relu4_1"] = 10.0
+    changed = objective(1, content_layers, style_layers)(made)[0]
+    expected = 30 * style_by_hand(vgg, made, [style], [1], style_layers)
+    assert changed["style"] == pytest.approx(expected, rel=1e-4)
+    assert abs(changed["style"] - losses["style"]) > 0.01 * losses["style"]
+    assert changed["content"] == losses["content"]
+
+
+@pytest.mark.parametrize("without", ["content", "style"])
+def test_a_weight_of_0_leaves_its_layers_out(vgg, folder, without):
+    content, style, made = images(vgg, folder)
+    weights = {"content": (0, 30.0), "style": (2.0, 0)}[without]
+    layers = {"content": "relu4_2", "style": "relu3_1"}
+    network = fused(vgg)
+    walks = []
+
+    def forward(image, wanted, keep=True):
+        walks.append(set(wanted))
+        return FusedNetwork.forward(network, image, wanted, keep)
+
+    network.forward = forward
+    objective = Objective(
+        network, content, [style], *weights, 0.0, {layers["content"]: 1.0}, {layers["style"]: 1.0}
+    )
+    losses, gradient = objective(made)
+    other = {"content": "style", "style": "content"}[without]
+    assert losses[without] == losses["tv"] == 0
+    assert losses[other] > 0
+    assert np.abs(gradient).max() > 0
+    assert set().union(*walks) == {layers[other]}
+
+
+def test_the_smoothness_counts_by_its_weight(vgg, folder):
+    content, style, made = images(vgg, folder)
+    variation, variation_gradient = demo.total_variation(made)
+    rough, rough_gradient = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0)(made)
+    smooth, gradient = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.7)(made)
+    assert (rough["tv"], smooth["tv"]) == (0, pytest.approx(0.7 * variation))
+    expected = rough_gradient + 0.7 * variation_gradient
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_named(vgg, folder):
+    content, style, made = images(vgg, folder)
+    objective = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0)
+    made[0, 1, 20, 30] = np.nan
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match="content nan"):
+        objective(made)
 
 
 def test_total_variation():
@@ -210,187 +338,196 @@ def test_total_variation():
 # ---------------------------------------------------------------- the optimisers
 
 
+class Recorder:
+    """Stands for a `Journal`: keeps all that it is told."""
+
+    def __init__(self, step=0, memory=None):
+        self.state = SimpleNamespace(step=step, memory=memory or {})
+        self.images, self.losses, self.memories = [], [], []
+        self.borders = {}
+
+    def step(self, image, losses, memory=None):
+        self.images.append(image.copy())
+        self.losses.append(sum(losses.values()))
+        self.memories.append(memory and {name: array.copy() for name, array in memory.items()})
+
+    def border(self, image, memory):
+        assert memory == {}
+        self.borders[self.state.step + len(self.images)] = image.copy()
+
+
+def optimise(name, objective, image, steps, bounds, journal, segment=5):
+    if name == "adam":
+        return demo.adam(objective, image, steps, bounds, journal, 5.0)
+    return demo.lbfgs(objective, image, steps, bounds, journal, segment)
+
+
+def limits(low, high):
+    """Return bounds for all pixels, as the optimisers take them."""
+    return tuple(np.full((1, 3, 1, 1), value, np.float32) for value in (low, high))
+
+
 @pytest.mark.parametrize("name", ["adam", "lbfgs"])
 def test_the_optimisers_go_downhill_within_the_bounds(vgg, folder, name):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, style, 1.0, 40.0)
+    objective = Objective(fused(vgg), content, [style], 1.0, 40.0)
     mean = vgg.image_mean.reshape(1, 3, 1, 1)
     bounds = (-mean, 255 - mean)
-    history = []
-
-    def on_step(image, losses):
+    start = np.clip(made, *bounds)
+    kept = start.copy()
+    journal = Recorder()
+    result = optimise(name, objective, start, 12, bounds, journal)
+    np.testing.assert_array_equal(start, kept)
+    assert len(journal.images) == 12
+    for image in journal.images:
         assert image.shape == made.shape
         assert (image >= bounds[0] - 1e-3).all()
         assert (image <= bounds[1] + 1e-3).all()
-        history.append(sum(losses.values()))
-
-    start = np.clip(made, *bounds)
-    kept = start.copy()
-    if name == "adam":
-        result = demo.adam(objective, start, 12, 5.0, bounds, on_step)
-    else:
-        result = demo.lbfgs(objective, start, 12, bounds, on_step)
-    np.testing.assert_array_equal(start, kept)
-    assert len(history) == 12
+    np.testing.assert_array_equal(journal.images[-1], result)
     assert total(objective, result) < 0.6 * total(objective, start)
     assert (result.dtype, result.shape) == (np.float32, made.shape)
+
+
+@pytest.mark.parametrize("name", ["adam", "lbfgs"])
+def test_the_optimisers_go_on_from_where_a_journal_stands(vgg, folder, name):
+    content, style, made = images(vgg, folder)
+    objective = Objective(fused(vgg), content, [style], 1.0, 40.0)
+    bounds = limits(-120, 135)
+    whole = Recorder()
+    result = optimise(name, objective, made, 12, bounds, whole)
+    assert list(whole.borders) == ([] if name == "adam" else [5, 10, 12])
+    for done in (5, 10):
+        journal = Recorder(done, whole.memories[done - 1])
+        again = optimise(name, objective, whole.images[done - 1], 12, bounds, journal)
+        np.testing.assert_array_equal(again, result)
+        assert journal.losses == whole.losses[done:]
+
+
+def test_adams_step_length_falls_along_a_cosine():
+    """A constant gradient makes m^ / sqrt(v^) = 1: each step is as long as the learning rate."""
+    journal = Recorder()
+    image = np.zeros((1, 3, 2, 2), np.float32)
+    demo.adam(
+        lambda x: ({"loss": 1.0}, np.ones_like(x)), image, 4, limits(-9, 9), journal, 2.0
+    )  # fmt: skip
+    expected = [2.0, 2 * (1 + 0.5**0.5) / 2, 1.0, 2 * (1 - 0.5**0.5) / 2]
+    lengths = -np.diff([0.0, *(image[0, 2, 1, 0] for image in journal.images)])
+    np.testing.assert_allclose(lengths, expected, rtol=1e-5)
+
+
+def test_lbfgs_finds_the_least_of_a_bowl_within_the_bounds():
+    target = np.random.default_rng(3).uniform(-200, 200, (1, 3, 4, 5)).astype(np.float32)
+    # elongated: 100 times as steep in red as in blue
+    steepness = np.array([10.0, 1.0, 0.1], np.float32).reshape(1, 3, 1, 1)
+
+    def bowl(x):
+        far = x - target
+        return {"loss": float(np.sum(steepness * far**2))}, 2 * steepness * far
+
+    journal = Recorder()
+    bounds = limits(-100, 150)
+    result = demo.lbfgs(bowl, np.zeros_like(target), 90, bounds, journal, 45)
+    np.testing.assert_allclose(result, np.clip(target, *bounds), atol=0.05)
+
+
+def test_lbfgs_ends_where_nothing_leads_further_down():
+    journal = Recorder()
+    image = np.ones((1, 3, 4, 5), np.float32)
+    flat = lambda x: ({"loss": 1.0}, np.zeros_like(x))  # noqa: E731
+    np.testing.assert_array_equal(demo.lbfgs(flat, image, 9, limits(-5, 5), journal, 3), image)
+    assert journal.images == []
+
+
+# ---------------------------------------------------------------- the sizes
+
+
+def planned(content, styles, scales=None, steps=120, **options):
+    """Return the plan for pictures of these (height, width)."""
+    defaults = {
+        "size": 400, "style_scale": 1.0, "content_weight": 1.0, "style_weight": 1.0,
+        "content_layers": CONTENT, "style_layers": STYLE,
+    }  # fmt: skip
+    blank = [np.zeros((*size, 3), np.uint8) for size in (content, *styles)]
+    options = SimpleNamespace(**{**defaults, **options})
+    sizes = demo.plan_sizes(blank[0], blank[1:], options, scales)
+    return demo.share_steps(sizes, steps)
+
+
+def heights_and_widths(plan):
+    return [(scale["height"], scale["width"]) for scale in plan]
 
 
 def test_sizes():
     assert demo.fit(np.zeros((600, 900, 3)), 300) == (200, 300)
     assert demo.fit(np.zeros((900, 601, 3)), 300) == (300, 200)
-    assert demo.fit(np.zeros((60, 90, 3)), 300) == (60, 90)  # never enlarged
+    assert demo.fit(np.zeros((80, 70, 3)), 120) == (120, 105)  # a style may be enlarged
+    assert demo.fit(np.zeros((1, 900, 3)), 300) == (1, 300)
     assert demo.coarse_to_fine(400, 3) == [100, 200, 400]
     assert demo.coarse_to_fine(400, 1) == [400]
     assert demo.coarse_to_fine(400, None) == [100, 200, 400]
     assert demo.coarse_to_fine(320, None) == [160, 320]
+    assert demo.coarse_to_fine(192, None) == [96, 192]
+    assert demo.coarse_to_fine(191, None) == [191]
     assert demo.coarse_to_fine(50, None) == [50]
 
 
-# ---------------------------------------------------------------- the command
+def test_the_plan_goes_from_coarse_to_fine():
+    plan = planned((600, 900), [(800, 700), (300, 900)])
+    assert heights_and_widths(plan) == [(67, 100), (133, 200), (267, 400)]
+    assert [scale["style_sizes"] for scale in plan] == [
+        [(100, 88), (33, 100)], [(200, 175), (67, 200)], [(400, 350), (133, 400)],
+    ]  # fmt: skip
+    assert [scale["steps"] for scale in plan] == [40, 40, 40]
+    plan = planned((600, 900), [(800, 700)], scales=2)
+    assert heights_and_widths(plan) == [(133, 200), (267, 400)]
+    assert heights_and_widths(planned((60, 90), [(800, 700)])) == [(60, 90)]  # never enlarged
 
 
-def command(folder, *options, **kwargs):
-    """Run the demo as a user does, in `folder`."""
-    return subprocess.run(
-        [sys.executable, ROOT / "style_transfer_cpu.py", *map(str, options)],
-        cwd=folder, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": ""}, **kwargs,
-    )  # fmt: skip
+@pytest.mark.parametrize(("count", "scales", "expected"), [
+    (7, 3, [2, 3, 2]), (3, 3, [1, 1, 1]), (2, 3, [1, 1]), (1, 3, [1]), (121, 2, [60, 61]),
+])  # fmt: skip
+def test_the_steps_of_all_scales_sum_up(count, scales, expected):
+    plan = planned((600, 900), [(800, 700)], scales=scales, steps=count)
+    assert [scale["steps"] for scale in plan] == expected
+    assert heights_and_widths(plan) == [(67, 100), (133, 200), (267, 400)][-len(expected) :]
 
 
-QUICK = ["--content", "content.png", "--style", "style.png", "--weights", "narrow.mat"]
+def test_scales_too_coarse_for_the_layers_are_left_out():
+    # relu5_1 lies behind four pools: 32 pixels are two positions
+    plan = planned((600, 900), [(800, 700)], scales=6)
+    assert heights_and_widths(plan) == [(33, 50), (67, 100), (133, 200), (267, 400)]
+    assert [scale["steps"] for scale in plan] == [30, 30, 30, 30]
+    # a narrow style counts as well
+    assert heights_and_widths(planned((600, 900), [(800, 700), (100, 900)])) == [(267, 400)]
+    # fewer layers allow more
+    shallow = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu3_1": 1.0}}
+    assert heights_and_widths(planned((600, 900), [(800, 700)], scales=6, **shallow))[0] == (8, 12)
 
 
-def test_the_command_paints_saves_and_reports(folder, tmp_path):
-    result = command(
-        folder, *QUICK, "--size", 64, "--steps", 6, "--output", tmp_path / "new" / "made.png",
-        "--save-every", 2, "--report", tmp_path / "report.json", "--seed", 3,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    assert "100%" in result.stderr
-    assert "style" in result.stderr
-    lines = result.stdout.splitlines()
-    assert lines[0] == "weights: narrow.mat"
-    assert any("64x43" in line for line in lines)
-    made = read_picture(tmp_path / "new" / "made.png")
-    assert made.shape == (43, 64, 3)
-    names = sorted(path.name for path in (tmp_path / "new").iterdir())
-    steps = ["made_0002.png", "made_0004.png", "made_0006.png"]
-    assert names == sorted(["made.png", *steps])
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert len(report["steps"]) == 6
-    assert {"content", "style", "seconds"} <= set(report["steps"][0])
-    assert report["size"] == [43, 64]
-    assert report["weights"] == "narrow.mat"
-    assert report["options"]["seed"] == 3
-    assert report["peak_memory_bytes"] > 10**7
-    assert {"python", "numpy", "scipy"} <= set(report["versions"])
+@pytest.mark.parametrize(("layers", "expected"), [
+    (["relu1_1"], 8), (["relu3_4", "relu1_2"], 8), (["pool3"], 16), (["relu4_1"], 16),
+    (["relu2_1", "relu5_1"], 32), (["pool5"], 64),
+])  # fmt: skip
+def test_the_least_side(layers, expected):
+    assert demo.least_side(layers) == expected
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_the_same_seed_makes_the_same_picture_with_any_threads(folder, tmp_path, optimizer):
-    def make(name, *options):
-        path = tmp_path / f"{name}.png"
-        arguments = [*QUICK, "--size", "48", "--steps", "4", "--init", "mix", "--output", path]
-        assert main([*map(str, arguments), "--optimizer", optimizer, *options]) == 0
-        return read_picture(path)
-
-    previous = os.getcwd()
-    os.chdir(folder)
-    try:
-        first = make("first", "--seed", "1", "--threads", "1")
-        np.testing.assert_array_equal(make("again", "--seed", "1", "--threads", "3"), first)
-        assert not np.array_equal(make("other", "--seed", "2"), first)
-    finally:
-        os.chdir(previous)
+def test_a_picture_too_small_is_refused_with_the_least_size():
+    with pytest.raises(InputError, match=r"at least 32 pixels a side.*content is 90x31.*86x90"):
+        planned((31, 90), [(300, 287)])
+    with pytest.raises(InputError, match=r"at least 32 .* style 100x22, 100x50"):
+        planned((200, 300), [(20, 90), (50, 100)], size=100)
+    assert heights_and_widths(planned((32, 90), [(300, 287)])) == [(32, 90)]
+    # layers whose losses do not count do not matter
+    plan = planned((16, 90), [(300, 287)], style_weight=0)
+    assert heights_and_widths(plan) == [(16, 90)]
+    with pytest.raises(InputError, match="at least 16 pixels"):
+        planned((15, 90), [(300, 287)], style_weight=0)
 
 
-@pytest.mark.parametrize("init", ["content", "noise", "mix"])
-def test_where_it_starts(folder, tmp_path, init, monkeypatch):
-    monkeypatch.chdir(folder)
-    path = tmp_path / "made.png"
-    options = [*QUICK, "--size", "90", "--steps", "1", "--optimizer", "adam", "--scales", "1"]
-    options += ["--learning-rate", "0.001", "--init", init, "--output", str(path)]
-    assert main(options) == 0
-    made, content = read_picture(path).astype(float), read_picture("content.png").astype(float)
-    mean = np.array(IMAGE_MEAN)
-    start = {"content": content, "noise": mean, "mix": (content + mean) / 2}[init]
-    assert np.abs(made - start).max() <= {"content": 1, "noise": 21, "mix": 11}[init]
-
-
-def test_a_small_picture_is_not_enlarged_silently(folder, tmp_path):
-    result = command(folder, *QUICK, "--size", 500, "--steps", 1, "--output", tmp_path / "made.png")
-    assert result.returncode == 0, result.stderr
-    assert "size: 90x60, as content.png is no larger" in result.stdout
-    assert read_picture(tmp_path / "made.png").shape == (60, 90, 3)
-
-
-def test_without_a_weights_file_the_filters_are_learnt(folder, tmp_path):
-    result = command(
-        folder, "--content", "content.png", "--style", "style.png", "--size", 48, "--steps", 2,
-        "--scales", 1, "--output", tmp_path / "made.jpg",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    first = result.stdout.splitlines()[0]
-    assert "k-means" in first
-    assert "--download" in first
-    with Image.open(tmp_path / "made.jpg") as made:
-        assert (made.format, made.size) == ("JPEG", (48, 32))
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--content", "nowhere.png"], "nowhere.png"),
-        (["--style", "narrow.mat"], "narrow.mat"),
-        (["--output", "made.gif"], ".gif"),
-        (["--output", "."], "extension"),
-        (["--weights", "nowhere.mat"], r"nowhere\.mat.*534,904,783"),
-        (["--weights", "content.png"], "content.png"),
-        (["--content", "tiny.png"], "at least 32 pixels"),
-        (["--size", "20"], "at least 32 pixels"),
-        (["--steps", "0"], "--steps"),
-        (["--size", "-3"], "--size"),
-        (["--noise", "1.5"], "--noise"),
-        (["--seed", "x"], "--seed"),
-        (["--style-weight", "nan"], "--style-weight"),
-        (["--content-weight", "0", "--style-weight", "0"], "cannot both be 0"),
-        (["--threads", "0"], "--threads"),
-        (["--report", "content.png/report.json"], "report"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_gets_one_clear_line(folder, tmp_path, options, said, capsys, monkeypatch):
-    monkeypatch.chdir(folder)
-    before = sorted(folder.iterdir())
-    arguments = [*QUICK, "--size", "48", "--steps", "1", "--output", str(tmp_path / "made.png")]
-    try:
-        status = main([*arguments, *options])
-    except SystemExit as exit:
-        status = exit.code
-    assert status == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert re.match(r"style_transfer_cpu\.py: error: ", error)
-    assert re.search(said, error), error
-    assert sorted(folder.iterdir()) == before
-    assert not (tmp_path / "made.png").exists()
-
-
-def test_a_loss_that_is_no_number_stops_at_once(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(folder)
-    weights = {name: (weight * 1e9, bias) for name, (weight, bias) in NARROW.items()}
-    write_matconvnet(tmp_path / "wild.mat", weights, last_layer="pool5")
-    options = [*QUICK, "--weights", str(tmp_path / "wild.mat"), "--size", "48", "--steps", "3"]
-    for threads in "1", "2":
-        assert main([*options, "--threads", threads, "--output", str(tmp_path / "made.png")]) == 2
-    assert "at step 1 the loss is no longer a finite number" in capsys.readouterr().err
-    assert not (tmp_path / "made.png").exists()
-
-
-def test_help_has_groups_and_examples(folder):
-    result = command(folder, "--help")
-    assert result.returncode == 0
-    for word in ("pictures:", "look:", "examples:", "--style-weight", "default: "):
-        assert word in result.stdout
+def test_the_style_is_scaled():
+    plan = planned((600, 900), [(800, 700), (300, 900)], style_scale=1.5, scales=2)
+    assert heights_and_widths(plan) == [(133, 200), (267, 400)]
+    assert [scale["style_sizes"] for scale in plan] == [
+        [(300, 262), (100, 300)], [(600, 525), (200, 600)],
+    ]  # fmt: skip

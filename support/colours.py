@@ -1,0 +1,219 @@
+"""Keeping the content's colours in a style transfer, in either of two ways.
+
+`keep_chroma` works on the finished result: its light and shade stay, the colours are the content's.
+`match_colours` works on the style before the transfer: it takes on the content's palette.
+
+Pictures are uint8 of shape (H, W, 3) in sRGB. Both functions compute in strips of rows, so that
+they need little more memory than the pictures themselves.
+"""
+
+import numpy as np
+
+from support.pictures import check_rgb
+from support.threads import run_strips, strips_of_rows
+
+# Linear sRGB to the responses of the eye's three kinds of cones, and their cube roots to lightness
+# L, green-red a and blue-yellow b [1]_; one row for each result.
+RGB_TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+CONES_TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+LAB_TO_CONES = np.linalg.inv(CONES_TO_LAB)
+CONES_TO_RGB = np.linalg.inv(RGB_TO_CONES)
+
+# How far outside 0..1 linear light may lie and still count as a colour of sRGB: the matrices are
+# printed to ten digits, so that white is not quite white. A level of 255 is 300 times as much.
+GAMUT_TOLERANCE = 1e-6
+
+# Halvings of the interval in which the largest chroma of sRGB is sought: to 1 part in 4096.
+BISECTIONS = 12
+
+# The variance, in levels squared, that is taken for noise in every direction of colour.
+NOISE_VARIANCE = 1.0
+
+STRIP_PIXELS = 1 << 15
+
+
+def keep_chroma(result, content):
+    """Return the lightness of `result` with the chroma of `content`.
+
+    Lightness and chroma are those of Oklab [1]_, computed from linear light [2]_. Oklab is
+    preferred to CIELAB because its lines of constant hue are straight: CIELAB's blue turns purple
+    when its chroma is cut, and cut it must be, as the content's chroma at the result's lightness is
+    often outside what sRGB can show. Such a colour keeps its lightness and hue and gets the largest
+    chroma that sRGB has for them (clipping channel by channel would change all three).
+
+    Parameters
+    ----------
+    result, content : ndarray of shape (H, W, 3)
+        uint8, sRGB, of the same size.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3)
+        uint8, sRGB; a new array.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the two differ in size, or have another shape or dtype.
+
+    References
+    ----------
+    .. [1] B. Ottosson, "A perceptual color space for image processing", 2020,
+       https://bottosson.github.io/posts/oklab/
+    .. [2] IEC 61966-2-1, "Default RGB colour space - sRGB", 1999.
+    """
+    check_rgb(result, (np.uint8,))
+    check_rgb(content, (np.uint8,))
+    if result.shape != content.shape:
+        raise ValueError(f"expected pictures of one size, got {result.shape} and {content.shape}")
+    H, W, _ = result.shape
+    kept = np.empty((H, W, 3), np.uint8)
+
+    def strip(_, y0, y1):
+        lab = _oklab(content[y0:y1].reshape(-1, 3))  # (rows, W, 3) -> (rows * W, 3)
+        lab[:, 0] = _oklab(result[y0:y1].reshape(-1, 3))[:, 0]
+        kept[y0:y1] = _encoded(_into_gamut(lab)).reshape(-1, W, 3)  # -> (rows, W, 3)
+
+    run_strips(strip, strips_of_rows(1, H, STRIP_PIXELS // W))
+    return kept
+
+
+def match_colours(style, content):
+    """Return `style` with the mean and the covariance of the colours of `content`.
+
+    Every pixel s becomes T (s - mean(style)) + mean(content). Of the many matrices T that turn one
+    covariance into the other this is the Monge-Kantorovitch map [1]_, the one that changes the
+    colours least::
+
+        T = S^(-1/2) (S^(1/2) C S^(1/2))^(1/2) S^(-1/2)
+
+    with the covariances S of the style and C of the content. It is computed on the stored sRGB
+    values, as in the paper that proposed it for style transfer [2]_. `NOISE_VARIANCE` is added to
+    both: a grey or plain style has no variance in some directions, and what little noise it has
+    there must not be blown up to the content's colours. Two equal pictures still give T = 1.
+
+    Values beyond 0..255 are clipped, so the covariance is met exactly only where none are.
+
+    Parameters
+    ----------
+    style, content : ndarray of shape (H, W, 3)
+        uint8, sRGB; their sizes may differ.
+
+    Returns
+    -------
+    ndarray of the shape of `style`
+        uint8, sRGB; a new array.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one has another shape or dtype.
+
+    References
+    ----------
+    .. [1] F. Pitié and A. Kokaram, "The linear Monge-Kantorovitch linear colour mapping for
+       example-based colour transfer", CVMP 2007.
+    .. [2] L. Gatys, M. Bethge, A. Hertzmann and E. Shechtman, "Preserving color in neural artistic
+       style transfer", arXiv:1606.05897, 2016.
+    """
+    check_rgb(style, (np.uint8,))
+    check_rgb(content, (np.uint8,))
+    style_mean, S = _mean_and_covariance(style)
+    content_mean, C = _mean_and_covariance(content)
+    noise = NOISE_VARIANCE * np.eye(3)
+    root = _power(S + noise, 0.5)
+    inverse_root = _power(S + noise, -0.5)
+    T = inverse_root @ _power(root @ (C + noise) @ root, 0.5) @ inverse_root
+    H, W, _ = style.shape
+    matched = np.empty((H, W, 3), np.uint8)
+
+    def strip(_, y0, y1):
+        values = (style[y0:y1] - style_mean) @ T.T + content_mean
+        matched[y0:y1] = np.rint(values.clip(0, 255))
+
+    run_strips(strip, strips_of_rows(1, H, STRIP_PIXELS // W))
+    return matched
+
+
+def _decoded(values):
+    """Return the linear light, 0 to 1, of sRGB values from 0 to 1."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+LINEAR_LIGHT = _decoded(np.arange(256) / 255)  # of each of the 256 levels
+
+
+def _encoded(linear):
+    """Return the nearest sRGB levels, uint8, of linear light."""
+    linear = linear.clip(0, 1)
+    values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(255 * values).astype(np.uint8)
+
+
+def _oklab(rgb):
+    """Return L, a and b, float64 of shape (P, 3), of the sRGB levels `rgb`, uint8 of that shape."""
+    return np.cbrt(LINEAR_LIGHT[rgb] @ RGB_TO_CONES.T) @ CONES_TO_LAB.T
+
+
+def _linear_rgb(lab):
+    """Return the linear light, of any range, of colours in Oklab; both of shape (P, 3)."""
+    cones = lab @ LAB_TO_CONES.T
+    return (cones * cones * cones) @ CONES_TO_RGB.T
+
+
+def _into_gamut(lab):
+    """Return the linear light of colours in Oklab, with less chroma where sRGB has not so much.
+
+    The chroma is found by bisection: grey, of chroma 0, is in the gamut at any lightness.
+    """
+    linear = _linear_rgb(lab)
+    outside = np.flatnonzero(~_in_gamut(linear))
+    lab = lab[outside]
+    part = np.zeros(len(lab))  # of the chroma, that is surely in the gamut
+    for i in range(1, BISECTIONS + 1):
+        larger = part + 0.5**i
+        part = np.where(_in_gamut(_linear_rgb(_with_part_of_chroma(lab, larger))), larger, part)
+    linear[outside] = _linear_rgb(_with_part_of_chroma(lab, part))
+    return linear
+
+
+def _with_part_of_chroma(lab, part):
+    return np.stack([lab[:, 0], part * lab[:, 1], part * lab[:, 2]], axis=1)  # 3 x (P,) -> (P, 3)
+
+
+def _in_gamut(linear):
+    """Tell of each colour in linear light whether sRGB has it; (P, 3) -> (P,)."""
+    return (np.abs(linear - 0.5) <= 0.5 + GAMUT_TOLERANCE).all(axis=1)
+
+
+def _mean_and_covariance(rgb):
+    """Return the mean (3,) and the covariance (3, 3) of the colours of a picture, float64.
+
+    The sums are of whole numbers below 2^53, and so without any rounding error.
+    """
+    H, W, _ = rgb.shape
+    total, products = np.zeros(3), np.zeros((3, 3))
+    for _, y0, y1 in strips_of_rows(1, H, STRIP_PIXELS // W):
+        values = rgb[y0:y1].reshape(-1, 3).astype(np.float64)  # (rows, W, 3) -> (rows * W, 3)
+        total += values.sum(axis=0)
+        products += values.T @ values
+    mean = total / (H * W)
+    return mean, products / (H * W) - np.outer(mean, mean)
+
+
+def _power(matrix, exponent):
+    """Return a power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * values**exponent) @ vectors.T

@@ -1,0 +1,692 @@
+"""Stopping style transfer and going on: the picture is to be that of a run without a break."""
+
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matconvnet_files import make_weights, write_matconvnet
+from PIL import Image
+from style_pictures import QUICK, ROOT, SHALLOW, call, paint, start, waves, write_folder
+
+import style_transfer_cpu as demo
+from support import checkpoints, journal
+from support.checkpoints import State, read_checkpoint, write_checkpoint
+from support.errors import InputError
+from support.pictures import read_picture, write_picture
+from support.style_options import PICTURE_OPTIONS
+
+OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+# Sizes of 15x10, 30x20 and 60x40 pixels.
+THREE_SCALES = [*QUICK, *SHALLOW, "--size", 60, "--scales", 3]
+
+# Learnt filters, noise, blended styles, kept colours: all that a run draws or works out anew.
+ELABORATE = [
+    "--content", "content.png", "--style", "style.png", "--style", "second.png",
+    "--style-blend", 2, 1, "--content-layers", "pool1:2", "relu1_2", "--style-layers", "relu1_1",
+    "relu1_2:0.5", "--weights", "kmeans", "--init", "mix", "--seed", 5, "--size", 48,
+    "--scales", 2, "--pooling", "average", "--preserve-color", "match", "--tv-weight", 0.01,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with narrow weights, and pictures of different shapes."""
+    return write_folder(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(autouse=True)
+def in_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Paths of copies of all checkpoints that this process writes."""
+    copies = []
+
+    def write_and_keep(path, state):
+        write_checkpoint(path, state)
+        copies.append(tmp_path / f"kept-{len(copies):02d}.npz")
+        shutil.copy(path, copies[-1])
+
+    monkeypatch.setattr(journal, "write_checkpoint", write_and_keep)
+    return copies
+
+
+def losses(report):
+    """Return the report's losses, without the seconds."""
+    return [[step[name] for name in ("content", "style", "tv")] for step in report["steps"]]
+
+
+def at_evaluation(monkeypatch, number, act):
+    """Have `act` called amid the evaluation of the objective that has this number, from 1."""
+    evaluate = demo.Objective.__call__
+    count = 0
+
+    def evaluate_and_act(objective, image):
+        nonlocal count
+        count += 1
+        if count == number:
+            act()
+        return evaluate(objective, image)
+
+    monkeypatch.setattr(demo.Objective, "__call__", evaluate_and_act)
+
+
+def going_on(error):
+    """Return the words of the command that the program printed."""
+    return shlex.split(re.search(r"^to go on: (.*)$", error, re.MULTILINE)[1])
+
+
+# ---------------------------------------------------------------- at every border
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([*THREE_SCALES, "--optimizer", "adam", "--steps", 9, "--checkpoint-every", 1], 9),
+        ([*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3], 6),
+        ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 9, "--checkpoint-every", 1], 9),
+        ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 12, "--checkpoint-every", 3], 6),
+        ([*ELABORATE, "--optimizer", "adam", "--steps", 3, "--checkpoint-every", 1], 3),
+        ([*ELABORATE, "--optimizer", "lbfgs", "--steps", 3, "--checkpoint-every", 1], 3),
+    ],
+    ids=["adam-1", "adam-3", "lbfgs-1", "lbfgs-3", "elaborate-adam", "elaborate-lbfgs"],
+)
+def test_from_every_border_the_picture_is_the_same(tmp_path, kept, options, count):
+    path = tmp_path / "whole.png"
+    _, report = paint(path, *options, "--checkpoint", tmp_path / "a.npz")
+    assert len(kept) == count
+    assert len(report["steps"]) == options[options.index("--steps") + 1]
+    places = [(state.scale, state.step) for state in map(read_checkpoint, kept)]
+    assert places == sorted(set(places))
+    for number, checkpoint in enumerate(kept[:count]):
+        again = tmp_path / f"{number}.png"
+        _, report_again = paint(
+            again, "--resume", checkpoint, "--checkpoint", tmp_path / "b.npz"
+        )
+        assert again.read_bytes() == path.read_bytes(), checkpoint
+        np.testing.assert_allclose(losses(report_again), losses(report), rtol=1e-6)
+        assert report_again["scales"] == report["scales"]
+
+
+def test_checkpoints_come_when_they_are_due(tmp_path, kept):
+    """Every so many steps, and at the end of each scale; there, counting begins anew."""
+    options = [*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3]
+    assert call(*options, "--output", tmp_path / "a.png", "--checkpoint", tmp_path / "a.npz") == 0
+    places = [(state.scale, state.step) for state in map(read_checkpoint, kept)]
+    assert places == [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]
+    assert [len(read_checkpoint(path).losses) for path in kept] == [3, 4, 7, 8, 11, 12]
+
+
+def test_a_checkpoint_comes_with_its_picture(tmp_path, monkeypatch):
+    """Beside each checkpoint, --output is the picture that it holds."""
+    seen = []
+
+    def look(path, state):
+        write_checkpoint(path, state)
+        seen.append((state.image.copy(), read_picture(tmp_path / "made.jpg")))
+
+    monkeypatch.setattr(journal, "write_checkpoint", look)
+    options = [*THREE_SCALES, "--steps", 6, "--scales", 2, "--checkpoint-every", 2]
+    assert call(*options, "--output", tmp_path / "made.jpg", "--checkpoint", "a.npz") == 0
+    assert len(seen) == 4
+    vgg = demo.VGG19("narrow.mat")
+    vgg.load_model()
+    for image, picture in seen:
+        assert picture.shape == (40, 60, 3)
+        held = Image.fromarray(vgg.picture(image)).resize((60, 40), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(held, float) - picture).mean() < 5  # JPEG
+
+
+@OPTIMIZERS
+def test_a_finished_run_goes_on_to_the_same_picture(tmp_path, optimizer, monkeypatch):
+    options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 6, "--output",
+               tmp_path / "made.png", "--checkpoint", tmp_path / "a.npz"]  # fmt: skip
+    assert call(*options) == 0
+    expected = (tmp_path / "made.png").read_bytes()
+    (tmp_path / "made.png").unlink()
+    at_evaluation(monkeypatch, 1, lambda: pytest.fail("there is nothing left to do"))
+    assert call("--resume", tmp_path / "a.npz") == 0
+    assert (tmp_path / "made.png").read_bytes() == expected
+
+
+# ---------------------------------------------------------------- killed
+
+
+def wait_for_change(path, before, process):
+    """Wait until the file at `path` is another than `before`, or the process has ended."""
+    while process.poll() is None and identity(path) == before:
+        time.sleep(0.002)
+
+
+def identity(path):
+    """Return what tells a file from the one that it replaced; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@OPTIMIZERS
+def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path, optimizer):
+    """SIGKILL at random moments, most of them amid a step or the writing of a file."""
+    options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 48, "--checkpoint-every", 2]
+    expected = tmp_path / "expected.png"
+    assert call(*options, "--output", expected) == 0
+    output, checkpoint = tmp_path / "made.png", tmp_path / "made.npz"
+    chance = random.Random(4)
+    begin = [*options, "--output", output, "--checkpoint", checkpoint]
+    kills = 0
+    while True:
+        process = start(folder, *(["--resume", checkpoint] if checkpoint.exists() else begin))
+        if kills < 4:
+            # It gets on by a checkpoint or more, and then its time is measured by chance.
+            wait_for_change(checkpoint, identity(checkpoint), process)
+            time.sleep(chance.uniform(0, 0.1))
+            process.kill()
+        error = process.communicate(timeout=120)[1]
+        # whatever the moment was, both files are whole
+        assert read_picture(output).shape == (40, 60, 3)
+        state = read_checkpoint(checkpoint)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, error
+        kills += 1
+        assert len(state.losses) >= 2 * kills
+    assert kills >= 2
+    assert output.read_bytes() == expected.read_bytes()
+
+
+# ---------------------------------------------------------------- asked to stop
+
+
+@SIGNALS
+@OPTIMIZERS
+@pytest.mark.parametrize("evaluation", [2, 8])
+def test_a_signal_saves_and_says_how_to_go_on(
+    tmp_path, capsys, monkeypatch, optimizer, number, evaluation
+):
+    options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 12, "--checkpoint-every", 3]
+    expected = tmp_path / "expected.png"
+    _, report = paint(expected, *options)
+    output = tmp_path / "my picture's.png"
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, evaluation, lambda: signal.raise_signal(number))
+        assert call(*options, "--output", output, "--save-every", 1) == 128 + number
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    out, error = capsys.readouterr()
+    assert "stopping after this step" in error
+    step = int(re.search(r"^stopped after step (\d+)", error, re.MULTILINE)[1])
+    assert step == evaluation if optimizer == "adam" else 1 <= step <= evaluation
+    # the step was finished, and its picture is there
+    saved = sorted(tmp_path.glob("my picture's_*.png"))
+    assert len(saved) == step
+    assert output.read_bytes() == saved[-1].read_bytes()
+    # without --checkpoint, that is beside the picture
+    state = read_checkpoint(tmp_path / "my picture's.npz")
+    done = len(state.losses)
+    assert done == step if optimizer == "adam" else step - 3 <= done <= step
+    assert not list(tmp_path.glob(".*"))
+    command = going_on(error)
+    assert command[0] == "python"
+    assert Path(command[1]).resolve() == ROOT / "style_transfer_cpu.py"
+    again = tmp_path / "again.json"
+    assert call(*command[2:], "--report", again) == 0
+    assert output.read_bytes() == expected.read_bytes()
+    report_again = json.loads(again.read_text("utf-8"))
+    np.testing.assert_allclose(losses(report_again), losses(report), rtol=1e-6)
+
+
+@SIGNALS
+def test_a_signal_from_outside_and_the_printed_command(folder, tmp_path, number):
+    """As a user does it: the printed line goes through the shell as it is."""
+    options = [*QUICK, *SHALLOW, "--size", 32, "--scales", 1, "--steps", 150]
+    options += ["--optimizer", "adam", "--checkpoint-every", 5]
+    output, checkpoint = tmp_path / "it's made.png", tmp_path / "it's kept.npz"
+    process = start(folder, *options, "--output", output, "--checkpoint", checkpoint)
+    wait_for_change(checkpoint, None, process)
+    process.send_signal(number)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number, error
+    assert "Traceback" not in error
+    step = int(re.search(r"stopped after step (\d+)", error)[1])
+    assert 5 <= step < 150
+    assert read_picture(output).shape == (21, 32, 3)
+    assert len(read_checkpoint(checkpoint).losses) == step
+    # "python" is the one that runs the tests
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "bin" / "python").chmod(0o755)
+    line = re.search(r"^to go on: (.*)$", error, re.MULTILINE)[1]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        f"{line} --report {report}", shell=True, cwd=folder, capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(report.read_text("utf-8"))["steps"]) == 150
+    assert call(*options, "--output", tmp_path / "expected.png") == 0
+    assert output.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_the_second_signal_stops_at_once(tmp_path, capsys, monkeypatch):
+    def twice():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second signal should not have been waited with")
+
+    at_evaluation(monkeypatch, 4, twice)
+    options = [*THREE_SCALES, "--steps", 9, "--output", tmp_path / "made.png"]
+    assert call(*options, "--optimizer", "adam") == 130
+    error = capsys.readouterr().err
+    assert "once more to stop at once" in error
+    assert error.splitlines()[-1] == "style_transfer_cpu.py: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@SIGNALS
+def test_a_signal_before_the_first_step_writes_nothing(tmp_path, capsys, monkeypatch, number):
+    options = [*THREE_SCALES, "--steps", 3, "--output", tmp_path / "made.png",
+               "--checkpoint", tmp_path / "made.npz"]  # fmt: skip
+    make_network = demo.make_network
+
+    def make_and_be_stopped(*arguments):
+        signal.raise_signal(number)
+        return make_network(*arguments)
+
+    with monkeypatch.context() as patch:  # amid the preparations
+        patch.setattr(demo, "make_network", make_and_be_stopped)
+        assert call(*options) == 128 + number
+    assert "stopped before the first step; nothing was written" in capsys.readouterr().err
+    with monkeypatch.context() as patch:  # still reading
+        patch.setattr(demo, "load_network", lambda options: signal.raise_signal(number))
+        assert call(*options) == 128 + number
+    assert capsys.readouterr().err.splitlines()[-1] == "style_transfer_cpu.py: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@OPTIMIZERS
+def test_stopped_anew_it_keeps_to_the_checkpoint_it_came_from(
+    tmp_path, capsys, monkeypatch, optimizer
+):
+    options = [*THREE_SCALES, "--scales", 1, "--optimizer", optimizer, "--steps", 20]
+    options += ["--checkpoint-every", 2]
+    expected = tmp_path / "expected.png"
+    assert call(*options, "--output", expected) == 0
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(*options, "--output", tmp_path / "made.png") == 130
+    checkpoint = tmp_path / "moved.npz"
+    (tmp_path / "made.npz").rename(checkpoint)
+    first = read_checkpoint(checkpoint).step
+    assert first > 0
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
+        assert call("--resume", checkpoint) == 130
+    assert going_on(capsys.readouterr().err)[2] == "--resume"
+    assert not (tmp_path / "made.npz").exists()
+    second = read_checkpoint(checkpoint)
+    assert first < second.step < 20
+    assert second.step == len(second.losses)
+    assert call("--resume", checkpoint) == 0
+    assert (tmp_path / "made.png").read_bytes() == expected.read_bytes()
+
+
+# ---------------------------------------------------------------- what must agree
+
+
+@pytest.fixture(scope="module")
+def started(folder):
+    """Options, and a checkpoint of a run with them, stopped after its third step of six."""
+    options = [*QUICK, *SHALLOW, "--size", 48, "--steps", 6, "--optimizer", "adam"]
+    path = folder / "started.npz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        at_evaluation(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(*options, "--output", folder / "started.png", "--checkpoint", path) == 130
+    return path
+
+
+# Other values than those of `started`, and how the refusal shows both: the old, and the new.
+OTHER_VALUES = {
+    "size": (["49"], "--size 48", "--size 49"),
+    "background": (["black"], "--background white", "--background black"),
+    "style_blend": (["2"], "no --style-blend", "--style-blend 2.0"),
+    "style_scale": (["1.5"], "--style-scale 1.0", "--style-scale 1.5"),
+    "content_weight": (["4"], "--content-weight 3.0", "--content-weight 4.0"),
+    "style_weight": (["0"], "--style-weight 40.0", "--style-weight 0.0"),
+    "tv_weight": (["0.5"], "--tv-weight 0.001", "--tv-weight 0.5"),
+    "content_layers": (
+        ["relu2_1:2", "relu1_1"], "--content-layers relu2_1:1",
+        "--content-layers relu2_1:2 relu1_1:1",
+    ),
+    "style_layers": (
+        ["relu2_1"], "--style-layers relu1_1:1 relu2_1:1 relu3_1:1", "--style-layers relu2_1:1",
+    ),
+    "pooling": (["average"], "--pooling max", "--pooling average"),
+    "preserve_color": (["match"], "no --preserve-color", "--preserve-color match"),
+    "init": (["noise"], "--init content", "--init noise"),
+    "noise": (["0.25"], "--noise 0.5", "--noise 0.25"),
+    "seed": (["7"], "--seed 0", "--seed 7"),
+    "steps": (["7"], "--steps 6", "--steps 7"),
+    "optimizer": (["lbfgs"], "--optimizer adam", "--optimizer lbfgs"),
+    "learning_rate": (["2"], "--learning-rate 1.0", "--learning-rate 2.0"),
+    "scales": (["2"], "no --scales", "--scales 2"),
+    "checkpoint_every": (["5"], "--checkpoint-every 20", "--checkpoint-every 5"),
+}  # fmt: skip
+
+
+def refused(capsys, *options):
+    """Run the command, which must refuse; return the line that says why."""
+    assert call(*options) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", PICTURE_OPTIONS)
+def test_another_option_is_refused_with_both_values(started, tmp_path, capsys, name):
+    values, old, new = OTHER_VALUES[name]
+    option = "--" + name.replace("_", "-")
+    before = started.read_bytes()
+    error = refused(capsys, "--resume", started, option, *values, "--output", tmp_path / "a.png")
+    assert f"{started} was made with {old}, and now it is {new};" in error
+    assert list(tmp_path.iterdir()) == []
+    assert started.read_bytes() == before
+
+
+def test_a_picture_to_start_from_instead_of_none_is_refused(started, capsys):
+    error = refused(capsys, "--resume", started, "--init", "other.png")
+    assert "was made with --init content, and now it is --init other.png;" in error
+
+
+def test_the_same_options_are_accepted(started, tmp_path):
+    expected = paint(tmp_path / "a.png", "--resume", started, "--checkpoint", tmp_path / "a.npz")[0]
+    given = [*QUICK, *SHALLOW, "--size", 48, "--steps", 6, "--optimizer", "adam", "--init",
+             "content", "--background", "white", "--seed", 0, "--checkpoint-every", 20,
+             "--threads", 2, "--save-every", 5]  # fmt: skip
+    made, report = paint(
+        tmp_path / "b.png", "--resume", started, *given, "--checkpoint", tmp_path / "b.npz"
+    )
+    np.testing.assert_array_equal(made, expected)
+    assert report["threads"] == 2
+    assert (tmp_path / "b_0005.png").exists()
+    assert (tmp_path / "b.npz").exists()
+
+
+def test_the_same_pictures_elsewhere_are_accepted(folder, started, tmp_path, monkeypatch):
+    """Under other names, in another format, from another folder."""
+    copied = tmp_path / "copy.npz"
+    shutil.copy(started, copied)
+    expected = paint(tmp_path / "a.png", "--resume", copied, "--checkpoint", copied)[0]
+    write_picture(tmp_path / "moved.tif", read_picture("content.png"))
+    shutil.copy("style.png", tmp_path / "also moved.png")
+    shutil.copy("narrow.mat", tmp_path / "filters.mat")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(started, copied)
+    made, _ = paint(
+        Path("b.png"), "--resume", "copy.npz", "--content", "moved.tif", "--style",
+        "also moved.png", "--weights", "filters.mat", "--checkpoint", "copy.npz",
+    )  # fmt: skip
+    np.testing.assert_array_equal(made, expected)
+    # and from any folder the checkpoint finds the pictures itself
+    shutil.copy(started, copied)
+    made, _ = paint(Path("c.png"), "--resume", "copy.npz", "--checkpoint", "copy.npz")
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--content", "other.png"], "content picture"),
+        (["--style", "second.png"], "set of style pictures"),
+        (["--style", "style.png", "--style", "style.png"], "set of style pictures"),
+        (["--weights", "other.mat"], "set of filters"),
+        (["--weights", "random"], "set of filters"),
+    ],
+)  # fmt: skip
+def test_other_files_are_refused(started, folder, tmp_path, capsys, options, what):
+    write_matconvnet(
+        folder / "other.mat", make_weights(16, seed=1, last_layer="pool5"), last_layer="pool5"
+    )
+    error = refused(capsys, "--resume", started, *options, "--output", tmp_path / "a.png")
+    assert f"{started} was made with another {what}; give the same again" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_picture_to_start_from_is_refused(tmp_path, capsys, monkeypatch):
+    write_picture(tmp_path / "first.png", waves(60, 90, 11))
+    shutil.copy(tmp_path / "first.png", tmp_path / "copy.png")
+    output = ["--output", tmp_path / "made.png"]
+    options = [*QUICK, *SHALLOW, "--size", 48, "--steps", 4, *output]
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(*options, "--init", tmp_path / "first.png") == 130
+    resume = ["--resume", tmp_path / "made.npz", *output, "--checkpoint", tmp_path / "b.npz"]
+    error = refused(capsys, *resume, "--init", "other.png")
+    assert "was made with another picture to start from;" in error
+    error = refused(capsys, *resume, "--init", "noise")
+    assert re.search(r"was made with --init \S+first.png, and now it is --init noise;", error)
+    assert call(*resume) == 0
+    expected = (tmp_path / "made.png").read_bytes()
+    assert call(*resume, "--init", tmp_path / "copy.png") == 0
+    assert (tmp_path / "made.png").read_bytes() == expected
+    # its own file may hold another picture by now
+    write_picture(tmp_path / "first.png", waves(60, 90, 12))
+    assert "picture to start from" in refused(capsys, *resume)
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path, capsys):
+    shutil.copy("content.png", tmp_path / "brief.png")
+    checkpoint = tmp_path / "a.npz"
+    options = [*QUICK, *SHALLOW, "--steps", 2, "--output", tmp_path / "a.png"]
+    options += ["--checkpoint", checkpoint]
+    assert call(*options, "--content", tmp_path / "brief.png") == 0
+    (tmp_path / "brief.png").unlink()
+    error = refused(capsys, "--resume", checkpoint)
+    assert f"there is no picture {tmp_path / 'brief.png'}" in error
+
+
+# ---------------------------------------------------------------- reports of a resumed run
+
+
+@OPTIMIZERS
+def test_the_frames_from_before_are_in_the_animation(tmp_path, monkeypatch, optimizer):
+    drawn = []
+    monkeypatch.setattr(
+        journal, "write_animation", lambda path, frames, result: drawn.append((frames, result))
+    )
+    options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 12, "--checkpoint-every", 3]
+    options += ["--animation", tmp_path / "a.gif"]
+    assert call(*options, "--output", tmp_path / "a.png") == 0
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(*options, "--output", tmp_path / "b.png") == 130
+    state = read_checkpoint(tmp_path / "b.npz")
+    assert 3 <= len(state.losses) < 12
+    assert [step for step, _ in state.frames] == list(range(len(state.losses) + 1))
+    assert call("--resume", tmp_path / "b.npz") == 0
+    (whole, result), (resumed, result_resumed) = drawn
+    assert [step for step, _ in whole] == list(range(13))
+    assert [step for step, _ in resumed] == list(range(13))
+    for (_, frame), (_, frame_resumed) in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(frame, frame_resumed)
+    np.testing.assert_array_equal(result, result_resumed)
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_digest_goes_by_shapes_values_and_order():
+    a, b = np.arange(12, dtype=np.uint8).reshape(3, 4), np.zeros((3, 4), np.uint8)
+    others = [(b,), (a.T,), (a.reshape(4, 3),), (a.astype(np.int8),), (a, b), (b, a), (a[:2],)]
+    digests = {checkpoints.digest(*arrays) for arrays in [(a,), *others]}
+    assert len(digests) == 1 + len(others)
+    # not by the layout in memory
+    assert checkpoints.digest(np.asfortranarray(a)) == checkpoints.digest(a.copy())
+
+
+def some_state():
+    rng = np.random.default_rng(8)
+    shape = (1, 3, 5, 7)
+    # the memory layout of the optimisers' pictures, channels last
+    arrays = [rng.standard_normal((1, 5, 7, 3)).astype(np.float32).transpose(0, 3, 1, 2)
+              for _ in range(3)]  # fmt: skip
+    assert arrays[0].shape == shape
+    options = {"content": "/a/b.png", "style": ["/c.png", "/d.png"], "report": [], "plot": None,
+               "output": "/e f.png", "animation": None, "contact_sheet": None, "checkpoint": None,
+               "style_blend": [2.0, 0.1], "style_layers": {"relu1_1": 1.0, "relu2_1": 0.3}}
+    return State(
+        options, {"content picture": "abc"}, 2, 3, arrays[0], {"m": arrays[1], "v": arrays[2]},
+        [{"content": 0.1 * i, "style": 1 / 3, "tv": 1e-30, "seconds": 0.01} for i in range(5)],
+        [(0, rng.integers(0, 256, (4, 6, 3), np.uint8)), (5, np.zeros((4, 6, 3), np.uint8)),
+         (6, np.ones((4, 6, 3), np.uint8))],
+    )  # fmt: skip
+
+
+def assert_same(state, read):
+    """`read` is what is to come back of `some_state`."""
+    assert read.digests == state.digests
+    assert (read.scale, read.step, read.losses) == (state.scale, state.step, state.losses)
+    assert list(read.memory) == ["m", "v"]
+    for name, array in {"image": state.image, **state.memory}.items():
+        again = read.image if name == "image" else read.memory[name]
+        assert again.dtype == np.float32
+        np.testing.assert_array_equal(again, array)
+    # frames of steps that are to be done again are left out
+    assert [step for step, _ in read.frames] == [0, 5]
+    for (_, frame), (_, again) in zip(state.frames, read.frames, strict=False):
+        np.testing.assert_array_equal(frame, again)
+
+
+def test_a_checkpoint_comes_back_as_it_was_written(tmp_path):
+    state = some_state()
+    write_checkpoint(tmp_path / "a.npz", state)
+    read = read_checkpoint(tmp_path / "a.npz")
+    assert_same(state, read)
+    assert read.options["content"] == Path("/a/b.png")
+    assert read.options["style"] == [Path("/c.png"), Path("/d.png")]
+    assert read.options["plot"] is None
+    for name in "style_blend", "style_layers":
+        assert read.options[name] == state.options[name]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_checkpoint_of_lbfgs_before_any_frame(tmp_path):
+    state = some_state()
+    state.memory, state.frames, state.losses, state.step = {}, [], [], 0
+    write_checkpoint(tmp_path / "a.npz", state)
+    read = read_checkpoint(tmp_path / "a.npz")
+    assert (read.memory, read.frames, read.losses) == ({}, [], [])
+
+
+def test_nothing_in_it_is_pickled(tmp_path):
+    write_checkpoint(tmp_path / "a.npz", some_state())
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        kinds = {name: file[name].dtype.kind for name in file.files}
+    assert {kind for name, kind in kinds.items() if name != "head"} <= set("fiu")
+    assert kinds["head"] == "U"
+
+
+def test_nothing_in_it_is_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "sprung",)
+
+    np.savez(tmp_path / "a.npz", head=np.array([Trap()], dtype=object))
+    with pytest.raises(InputError, match="no checkpoint"):
+        read_checkpoint(tmp_path / "a.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    write_checkpoint(path, some_state())
+    before = path.read_bytes()
+
+    def fill_the_disk(file, **arrays):
+        file.write(b"PK half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.np, "savez", fill_the_disk)
+    with pytest.raises(InputError, match=r"cannot write the checkpoint .*a\.npz.*No space left"):
+        write_checkpoint(path, some_state())
+    assert path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_shortened_checkpoint_is_refused(tmp_path):
+    write_checkpoint(tmp_path / "a.npz", some_state())
+    whole = (tmp_path / "a.npz").read_bytes()
+    for length in (1, 30, 500, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.npz").write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"a\.npz is no checkpoint .*or is damaged"):
+            read_checkpoint(tmp_path / "a.npz")
+
+
+def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path):
+    """A zip file has a few bytes that do not matter, such as the date."""
+    state = some_state()
+    write_checkpoint(tmp_path / "a.npz", state)
+    whole = (tmp_path / "a.npz").read_bytes()
+    rng = np.random.default_rng(9)
+    refusals = 0
+    for place in rng.integers(0, len(whole), 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        (tmp_path / "a.npz").write_bytes(damaged)
+        try:
+            read = read_checkpoint(tmp_path / "a.npz")
+        except InputError:
+            refusals += 1
+        else:
+            assert_same(state, read)
+    assert refusals > 50
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: setattr(state, "image", state.image.astype(np.float64)),
+        lambda state: setattr(state, "image", state.image[0]),
+        lambda state: setattr(state, "image", state.image[:, :2]),
+        lambda state: state.image.fill(np.nan),
+        lambda state: state.memory.update(v=np.full_like(state.image, np.inf)),
+        lambda state: state.memory.update(m=state.image[:, :, 1:]),
+        lambda state: setattr(state, "step", 6),
+        lambda state: setattr(state, "step", -1),
+        lambda state: setattr(state, "scale", -1),
+        lambda state: state.losses[2].update(style=float("nan")),
+        lambda state: setattr(state, "digests", ["a"]),
+        lambda state: setattr(state, "frames", [(0, np.zeros((4, 6), np.uint8))]),
+        lambda state: state.options.pop("content"),
+        lambda state: state.options.update(style=None),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_form_is_refused(tmp_path, change):
+    state = some_state()
+    change(state)
+    write_checkpoint(tmp_path / "a.npz", state)
+    with pytest.raises(InputError, match=r"a\.npz is no checkpoint of this program"):
+        read_checkpoint(tmp_path / "a.npz")
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT", "style transfer checkpoint 0")
+    write_checkpoint(tmp_path / "a.npz", some_state())
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"another version .*style transfer checkpoint 0"):
+        read_checkpoint(tmp_path / "a.npz")
