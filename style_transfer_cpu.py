@@ -23,7 +23,14 @@ import scipy.optimize
 import vgg_cpu
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer, gram
-from support.checkpoints import check_same_digests, digest, options_to_keep, read_pictures, settle
+from support.checkpoints import (
+    check_place,
+    check_same_digests,
+    digest,
+    options_to_keep,
+    read_pictures,
+    settle,
+)  # fmt: skip
 from support.colours import keep_chroma, match_colours
 from support.errors import InputError
 from support.fused import FusedNetwork
@@ -33,7 +40,14 @@ from support.learnt_filters import learn_filters, random_filters
 from support.matconvnet import FILE_NAME
 from support.memory import check_memory
 from support.options import exit_status
-from support.pictures import cover_picture, read_picture, resize_picture, write_picture
+from support.pictures import (
+    cover_picture,
+    fitted,
+    read_picture,
+    resize_picture,
+    write_picture,
+)  # fmt: skip
+from support.style_options import command_line
 from support.threads import set_threads
 
 # The book's settings. Its losses are those of `layers3.py` as they stand, its optimiser is Adam.
@@ -315,7 +329,8 @@ class Objective:
         self.content = {}
         self.content_scales = {}
         if content_layers:
-            for name, features in network.forward(content_image, content_layers, False).items():
+            targets = network.forward(content_image, content_layers, keep=False)
+            for name, features in targets.items():
                 share = content_layers[name] / sum(content_layers.values())
                 self.content[name] = features.copy(order="K")  # the network reuses its buffers
                 self.content_scales[name] = 2 * content_weight * share / mean_square(features)
@@ -472,13 +487,6 @@ def make_network(options, vgg, images, rng):
     return FusedNetwork(layers, options.pooling)
 
 
-def fit(picture, side):
-    """Return (height, width) of a picture whose longest side is brought to `side` pixels."""
-    height, width = picture.shape[:2]
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def coarse_to_fine(size, scales):
     """Return the longest sides to work at, each half of the next, the last being `size`.
 
@@ -489,14 +497,16 @@ def coarse_to_fine(size, scales):
     return [round(size / 2 ** (scales - 1 - i)) for i in range(scales)]
 
 
-def least_side(layer_names):
-    """Return the pixels a side that a picture must have for these layers.
+def least_side(options):
+    """Return the pixels a side that a picture must have.
 
-    Two positions in the deepest of them are the least whose statistics can be compared.
+    Two positions in the deepest layer used are the least whose statistics can be compared; and
+    filters need patches to be learnt from.
     """
     names = VGG19().param_layer_name
-    deepest = max(map(names.index, layer_names))
-    return max(8, 2 * 2 ** sum(name.startswith("pool") for name in names[: deepest + 1]))
+    deepest = max(map(names.index, used_layers(options)))
+    pools = sum(name.startswith("pool") for name in names[: deepest + 1])
+    return max(12 if options.weights in ("kmeans", "random") else 8, 2 * 2**pools)
 
 
 def plan_sizes(content_picture, style_pictures, options, scales):
@@ -521,12 +531,12 @@ def plan_sizes(content_picture, style_pictures, options, scales):
     InputError
         If a picture would be too small for the layers at any size.
     """
-    least = least_side(used_layers(options))
+    least = least_side(options)
     size = min(options.size, max(content_picture.shape[:2]))  # enlarging would show nothing new
     sizes = []
     for side in coarse_to_fine(size, scales)[::-1]:
-        height, width = fit(content_picture, side)
-        style_sizes = [fit(style, side * options.style_scale) for style in style_pictures]
+        height, width = fitted(content_picture, side)
+        style_sizes = [fitted(style, side * options.style_scale) for style in style_pictures]
         if min([height, width, *np.ravel(style_sizes)]) < least:
             break
         sizes.insert(0, {"height": height, "width": width, "style_sizes": style_sizes})
@@ -590,16 +600,18 @@ def repaint(vgg, content_picture, style_pictures, start_picture, options, scales
     small = plan_sizes(content_picture, style_pictures, options, scales=None)
     content_image, style_images = images(small[0])
     network = make_network(options, vgg, [content_image, *style_images], rng)
-    filters = {"set of filters": digest(*(stage.conv.weight for stage in network.stages))}
+    convolutions = [stage.conv for stage in network.stages]
+    parameters = [array for conv in convolutions for array in (conv.weight, conv.bias)]
+    filters = {"set of filters": digest(vgg.image_mean, *parameters)}
     if options.resume:
         check_same_digests(options.resume, journal.state, filters)
     journal.state.digests.update(filters)
     image = journal.state.image
     if image is None:
         noise = {"noise": 1, "mix": options.noise}.get(options.init, 0)
-        size = scales[0]["height"], scales[0]["width"]
-        first = vgg.prepare(resize_picture(content_picture, *size))
+        first, _ = images(scales[0])
         if start_picture is not None:
+            size = scales[0]["height"], scales[0]["width"]
             first = vgg.prepare(cover_picture(start_picture, *size))
         image = get_random_img(first, noise, rng)
         # On plain areas all of a pool's window ties, and a gradient then need not lead down. A
@@ -673,6 +685,7 @@ def run(argv):
     state.options = options_to_keep(options)
     sizes = plan_sizes(content_picture, style_pictures, options, options.scales)
     scales = share_steps(sizes, options.steps)
+    check_place(options, state, scales)
     announce(content_picture, scales, vgg, options)
     styles = style_pictures
     if options.preserve_color == "match":
@@ -693,11 +706,14 @@ def run(argv):
                 image = repaint(
                     vgg, content_picture, styles, start_picture, options, scales, journal
                 )
+            result = finished(image)
+            write_picture(options.output, result)
+            stop.check()
         except (Stopped, FloatingPointError, MemoryError) as error:
             return journal.end_early(error)
         finally:
             journal.close()
-    journal.end(finished(image), content_picture, style_pictures, argv)
+    journal.end(result, content_picture, style_pictures, command_line(options, DEFAULTS))
     return 0
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADING = "### Recipe book"
-LOOKS = ("*.jpg", "*.gif")
 
 
 def recipes(readme):
@@ -38,7 +37,7 @@ def make(commands, folder):
         ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, check=True,
         env={**os.environ, "PATH": path},
     )  # fmt: skip
-    return sorted(path for pattern in LOOKS for path in folder.glob(pattern))
+    return sorted(folder.glob("*.jpg"))
 
 
 def main():

@@ -18,12 +18,12 @@ import numpy as np
 from support.errors import InputError
 from support.files import atomic_path, library_versions
 from support.pictures import parse_colour, read_picture
-from support.style_options import INITS, PICTURE_OPTIONS, check_options, parse
+from support.style_options import INITS, PICTURE_OPTIONS, as_arguments, check_options, parse
 
 FORMAT = "style transfer checkpoint 1"
 LOSSES = ("content", "style", "tv", "seconds")
-PATHS = ("content", "output", "animation", "contact_sheet", "plot", "checkpoint")
 LISTS_OF_PATHS = ("style", "report")
+MEMORY = {"adam": {"m", "v"}, "lbfgs": set()}  # what each optimiser keeps
 NAMES = (None, *INITS, "kmeans", "random")  # what --init and --weights take besides files
 
 
@@ -34,7 +34,7 @@ class State:
     Attributes
     ----------
     options : dict
-        The command's options as JSON can hold them, paths absolute; `Path` after reading.
+        The command's options as JSON can hold them, with absolute paths.
     digests : dict of str to str
         Of the pictures and filters it works with.
     scale, step : int
@@ -47,6 +47,8 @@ class State:
         'content', 'style', 'tv' and 'seconds' of each step.
     frames : list of (int, ndarray of shape (h, w, 3))
         Steps and uint8 pictures for the animation and the reports.
+    versions : dict of str to str
+        Of the libraries that the checkpoint was made with.
     """
 
     options: dict = field(default_factory=dict)
@@ -57,6 +59,7 @@ class State:
     memory: dict = field(default_factory=dict)
     losses: list = field(default_factory=list)
     frames: list = field(default_factory=list)
+    versions: dict = field(default_factory=dict)
 
 
 def settle(argv, defaults, layer_names):
@@ -76,11 +79,15 @@ def settle(argv, defaults, layer_names):
     state : State
     """
     given = parse(argv, defaults, layer_names)
-    state = State()
+    state, saved = State(), {}
     if "resume" in given:
         state = read_checkpoint(given["resume"])
-        check_same_options(given["resume"], state, given)
-    options = argparse.Namespace(**{**defaults, **state.options, **given})
+        # Read as a command line, what is in the file is checked like one.
+        saved = parse(as_arguments(argparse.Namespace(**state.options)), defaults, layer_names)
+        check_same_options(given["resume"], saved, given)
+    elif "checkpoint" in given and given["checkpoint"].is_file():
+        read_checkpoint(given["checkpoint"])  # what is something else is not overwritten
+    options = argparse.Namespace(**{**defaults, **saved, **given})
     if options.init not in INITS and options.scales is None:
         options.scales = 1  # a coarse scale would only blur the picture to start from
     check_options(options)
@@ -164,7 +171,7 @@ def write_checkpoint(path, state):
 
 
 def read_checkpoint(path):
-    """Return the `State` in a file of `write_checkpoint`, its options with paths as `Path`.
+    """Return the `State` in a file of `write_checkpoint`.
 
     Raises
     ------
@@ -185,12 +192,8 @@ def read_checkpoint(path):
                 state.losses.append(dict(zip(LOSSES, row, strict=True)))
             steps, frames = file["frame_steps"].tolist(), file["frames"]
             state.frames = list(zip(steps, frames, strict=True))
+            state.versions = head["versions"]
             _check(state)
-            for name in PATHS:
-                if state.options[name] is not None:
-                    state.options[name] = Path(state.options[name])
-            for name in LISTS_OF_PATHS:
-                state.options[name] = [Path(value) for value in state.options[name]]
     except InputError:
         raise
     except FileNotFoundError:
@@ -212,6 +215,7 @@ def _check(state):
         and image.shape[:2] == (1, 3)
         and all(array.dtype == np.float32 and array.shape == image.shape for array in arrays)
         and all(np.isfinite(array).all() for array in arrays)
+        and type(state.scale) is type(state.step) is int
         and state.scale >= 0
         and 0 <= state.step <= len(state.losses)
         and all(math.isfinite(loss) for losses in state.losses for loss in losses.values())
@@ -224,24 +228,27 @@ def _check(state):
         raise ValueError("unexpected shapes or values")
 
 
-def check_same_options(path, state, given):
+def check_same_options(path, saved, given):
     """Raise `InputError` if options given on the command line differ from a checkpoint's.
 
     Parameters
     ----------
     path : Path
         The checkpoint's.
-    state : State
+    saved : dict
+        Its options, without those that are None.
     given : dict
         Options that were given; those that do not change the picture may differ.
     """
     for name in PICTURE_OPTIONS:
-        if name == "init" and not {given.get(name), state.options[name]} & set(INITS):
+        if name == "init" and not {given.get(name), saved.get(name)} & set(INITS):
             continue  # two files, or one and nothing: their digests tell
-        if name in given and given[name] != state.options[name]:
+        if name == "checkpoint_every" and saved.get("optimizer") == "adam":
+            continue
+        if name in given and given[name] != saved.get(name):
             option = "--" + name.replace("_", "-")
             raise InputError(
-                f"{path} was made with {_shown(option, state.options[name])}, and now it is "
+                f"{path} was made with {_shown(option, saved.get(name))}, and now it is "
                 f"{_shown(option, given[name])}; leave it out to go on, or start anew (--init "
                 "takes a picture to start from)"
             )
@@ -254,6 +261,32 @@ def _shown(option, value):
     elif isinstance(value, list):
         value = " ".join(map(str, value))
     return f"no {option}" if value is None else f"{option} {value}"
+
+
+def check_place(options, state, scales):
+    """Raise `InputError` unless the place that a checkpoint names is one of this run.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    state : State
+    scales : list of dict
+        'height', 'width' and 'steps' of each size.
+    """
+    if state.image is None:
+        return
+    scale = scales[min(state.scale, len(scales) - 1)]
+    if (
+        state.scale >= len(scales)
+        or state.step > scale["steps"]
+        or state.image.shape != (1, 3, scale["height"], scale["width"])
+        or (state.step > 0 and set(state.memory) != MEMORY[options.optimizer])
+    ):
+        raise InputError(f"{options.resume} is damaged: it does not fit its own options")
+    versions = library_versions("numpy", "scipy")
+    if versions != state.versions:
+        print(f"note: {options.resume} was made with other versions of Python, NumPy or SciPy; the "
+              "picture may differ in its last bits")  # fmt: skip
 
 
 def check_same_digests(path, state, digests):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import sys
 from contextlib import contextmanager
@@ -22,11 +23,15 @@ def check_output(path):
     To be called before the work whose result shall be written there.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
-    folder = path.absolute().parent
-    while not folder.exists():  # it will be made
-        folder = folder.parent
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        path.exists()
+        folder = path.absolute().parent
+        while not folder.exists():  # it will be made
+            folder = folder.parent
+    except OSError as error:  # a name that is too long
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {path}: {folder} is not a folder that can be written to")
 
@@ -57,10 +62,13 @@ def atomic_path(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    # The name does not hold that of `path`: with more added to it, it could become too long.
+    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # a full disk
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +76,9 @@ def atomic_path(path):
 def write_json(path, report):
     """Write the dict `report` to `path` as indented JSON, complete or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        # File names need not be valid text; what is not is written as escapes.
+        temporary.write_text(text, "utf-8", errors="backslashreplace")
 
 
 def library_versions(*names):
@@ -84,6 +94,12 @@ def library_versions(*names):
 
 def peak_memory_bytes():
     """Return the largest resident size this process has had so far, in bytes (None on Windows)."""
+    try:
+        # Linux's getrusage would count what the parent had when it started this process, too.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+    except (OSError, TypeError):  # no Linux
+        pass
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -32,7 +32,8 @@ class StopRequest:
 
     def __enter__(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: stays ignored
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception):

@@ -12,23 +12,15 @@ from tqdm import tqdm
 from support.checkpoints import write_checkpoint
 from support.errors import InputError
 from support.files import library_versions, peak_memory_bytes, write_json
-from support.pictures import resize_picture, write_picture
+from support.interrupts import Stopped
+from support.pictures import shrunk, write_picture
 from support.report_page import write_html
-from support.reports import plot_losses, write_animation, write_contact_sheet
+from support.reports import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
 from support.threads import get_threads
 
 PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
-FRAME_SIDE = 480  # pixels: longest side of the pictures of an animation
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
-
-
-def shrunk(picture, longest):
-    """Return a picture brought down to `longest` pixels on its longest side, if it has more."""
-    height, width = picture.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return picture
-    return resize_picture(picture, max(1, round(height * scale)), max(1, round(width * scale)))
+MOST_FRAMES = 200  # whatever it says
 
 
 class Journal:
@@ -51,7 +43,9 @@ class Journal:
     """
 
     def __init__(self, state, scales, finished, stop, options):
-        self.start = time.perf_counter()
+        self.start_time = time.perf_counter()
+        self.steps = sum(scale["steps"] for scale in scales)
+        self.resumed_at = len(state.losses)
         self.state = state
         self.scales = scales
         self.finished = finished
@@ -64,12 +58,12 @@ class Journal:
         self.frame_every = None
         pages = [path for path in options.report if path.suffix.lower() == ".html"]
         if options.animation or options.contact_sheet or pages:
-            steps = sum(scale["steps"] for scale in scales)
-            self.frame_every = options.save_every or math.ceil(steps / FRAMES)
+            every = options.save_every or math.ceil(self.steps / FRAMES)
+            self.frame_every = max(every, math.ceil(self.steps / MOST_FRAMES))
         # the scale being worked at
         self.scale = state.scale
-        self.first = 0  # steps before it
-        self.last = time.perf_counter()
+        self.steps_before = 0
+        self.last_time = time.perf_counter()
         # work of a step at each size
         self.shares = [(scale["width"] / scales[-1]["width"]) ** 2 for scale in scales]
         steps_left = [scale["steps"] * (i >= state.scale) for i, scale in enumerate(scales)]
@@ -88,11 +82,11 @@ class Journal:
             self._keep_frame(image)
         if number > self.state.scale or self.state.image is None:
             self.scale = number
-            self.first = len(self.losses)
+            self.steps_before = len(self.losses)
             self.border(image, {})
         else:  # resumed amid this scale
-            self.first = len(self.losses) - self.state.step
-        self.last = time.perf_counter()
+            self.steps_before = len(self.losses) - self.state.step
+        self.last_time = time.perf_counter()
 
     def step(self, image, losses, memory=None):
         """Take note of a step.
@@ -112,13 +106,12 @@ class Journal:
             If a signal has asked for it.
         """
         now = time.perf_counter()
-        self.losses.append({**losses, "seconds": round(now - self.last, 4)})
-        self.last = now
+        self.losses.append({**losses, "seconds": round(now - self.last_time, 4)})
+        self.last_time = now
         self.image = image
         done = len(self.losses)
         shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-        total = sum(scale["steps"] for scale in self.scales)
-        self.bar.set_postfix_str(f"step {done}/{total}, {shown}", refresh=False)
+        self.bar.set_postfix_str(f"step {done}/{self.steps}, {shown}", refresh=False)
         self.bar.update(self.shares[self.scale])
         if self.options.save_every and done % self.options.save_every == 0:
             path = self.options.output
@@ -135,7 +128,7 @@ class Journal:
         """Take note of a place from which the run can go on: a picture, and what the optimiser
         knows besides. Every so many steps it is written to the checkpoint."""
         state = self.state
-        state.scale, state.step = self.scale, len(self.losses) - self.first
+        state.scale, state.step = self.scale, len(self.losses) - self.steps_before
         state.image, state.memory = image, memory
         state.losses = list(self.losses)
         new = len(self.losses) - self.written
@@ -143,35 +136,33 @@ class Journal:
             new >= self.options.checkpoint_every
         )
         if self.checkpoint and new and due:
-            self.write_checkpoint(self.checkpoint)
+            write_picture(self.options.output, self.finished(image))
+            write_checkpoint(self.checkpoint, state)
             self.written = len(self.losses)
-
-    def write_checkpoint(self, path):
-        """Write the last border to `path`, and its picture to the output."""
-        write_picture(self.options.output, self.finished(self.state.image))
-        write_checkpoint(path, self.state)
 
     def close(self):
         """Leave the bar as it stands."""
         self.bar.close()
 
-    def end(self, result, content, styles, argv):
-        """Write the result, and all else that the options ask for.
+    def end(self, result, content, styles, command):
+        """Say that the result is there, and write all else that the options ask for.
 
         Parameters
         ----------
         result, content : ndarray of shape (H, W, 3)
         styles : list of ndarray of shape (h, w, 3)
-        argv : list of str
-            The command line.
+        command : str
+            The whole command line.
         """
         options = self.options
         height, width = result.shape[:2]
-        write_picture(options.output, result)
-        seconds = time.perf_counter() - self.start
+        seconds = time.perf_counter() - self.start_time
+        if len(self.losses) < self.steps:
+            print(f"after step {len(self.losses)} there was nothing more to gain")
         print(f"{options.output}: {width}x{height} pixels in {seconds:.1f} s")
+        seconds += sum(losses["seconds"] for losses in self.losses[: self.resumed_at])
         report = {
-            "command": shlex.join(["python", "style_transfer_cpu.py", *map(str, argv)]),
+            "command": command,
             "options": {name: _plain(value) for name, value in vars(options).items()},
             "weights": options.weights,
             "size": [height, width],
@@ -196,35 +187,37 @@ class Journal:
                 write_html(path, report, content, styles, frames, result)
 
     def end_early(self, error):
-        """Save what there is after `Stopped`; return the exit status.
+        """Save what there is; return the exit status after `Stopped`.
 
         Raises
         ------
         InputError
-            If it was another error, which needs another command line.
+            After a `FloatingPointError` or `MemoryError`: going on needs another command line.
         """
         self.close()
         output = self.options.output
         done = len(self.losses)
-        if isinstance(error, MemoryError):
-            raise InputError("out of memory; give a smaller --size") from error
-        if isinstance(error, FloatingPointError):
-            kept = ""
+        if not isinstance(error, Stopped):
+            what = (
+                f"the loss or its gradient is no longer finite ({error}); try other --weights, or "
+                "a smaller --style-weight or --learning-rate"
+            )
+            if isinstance(error, MemoryError):
+                what = "there is no memory left; give a smaller --size"
             if self.image is not None:
                 write_picture(output, self.finished(self.image))
-                kept = f"; {output} is the picture of the step before"
-            raise InputError(
-                f"at step {done + 1} the loss or its gradient is no longer finite ({error}); try "
-                f"other --weights, or a smaller --style-weight or --learning-rate{kept}"
-            ) from error
+                what += f"; {output} is the picture of the step before"
+            raise InputError(f"at step {done + 1} {what}") from error
         if done == 0:
             print("stopped before the first step; nothing was written", file=sys.stderr)
             return 128 + error.number
-        checkpoint = self.checkpoint or output.with_suffix(".npz")
-        self.write_checkpoint(checkpoint)
+        checkpoint = self.checkpoint or output.with_suffix(".checkpoint.npz")
+        write_checkpoint(checkpoint, self.state)
         write_picture(output, self.finished(self.image))
+        kept = len(self.state.losses)
+        again = f"; going on makes the steps from {kept + 1} on again" if kept < done else ""
         print(
-            f"stopped after step {done}; {output} is the picture so far\nto go on: "
+            f"stopped after step {done}; {output} is the picture so far{again}\nto go on: "
             f"{shlex.join(['python', os.path.relpath(PROGRAM), '--resume', str(checkpoint)])}",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""How much memory this process may still use, and how to say so."""
+"""How much memory style transfer takes, how much there is, and what to say if it is not enough."""
 
 import os
 from pathlib import Path

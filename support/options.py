@@ -28,10 +28,11 @@ def bounded(kind, least=None, above=None, most=None):
     def read(text):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
+            finite = math.isfinite(value)
+        except (ValueError, OverflowError):  # no number; one beyond all floating-point numbers
+            value, finite = 0, False
         in_bounds = (
-            math.isfinite(value)
+            finite
             and (least is None or value >= least)
             and (above is None or value > above)
             and (most is None or value <= most)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from support.errors import InputError
-from support.files import atomic_path
+from support.files import atomic_path, check_output
 
 # What shows through the transparent parts of a picture: white, as on a page.
 BACKGROUND = (255, 255, 255)
@@ -162,6 +162,20 @@ def resize_picture(rgb, height, width, filter="bilinear"):
     return np.stack(channels, axis=2)  # 3 x (height, width) -> (height, width, 3)
 
 
+def fitted(picture, longest):
+    """Return (height, width) of `picture` with its longest side brought to `longest` pixels."""
+    height, width = picture.shape[:2]
+    scale = longest / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def shrunk(picture, longest):
+    """Return `picture` with its longest side brought down to `longest` pixels, if it has more."""
+    if max(picture.shape[:2]) <= longest:
+        return picture
+    return resize_picture(picture, *fitted(picture, longest), "lanczos")
+
+
 def cover_picture(rgb, height, width):
     """Return the largest centred piece of `rgb` of the aspect height : width, at that size.
 
@@ -198,8 +212,7 @@ def check_picture_path(path):
         known = ", ".join(WRITE_FORMATS)
         asked = f"the extension {path.suffix!r}" if path.suffix else "no extension"
         raise InputError(f"cannot write the picture {path} with {asked}; use one of {known}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
+    check_output(path)
 
 
 def write_picture(path, rgb):

@@ -14,10 +14,9 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from support.pictures import resize_picture
+from support.pictures import resize_picture, shrunk
 from support.reports import (
     evenly,
-    fitted,
     log_limits,
     loss_series,
     scale_labels,
@@ -57,7 +56,8 @@ def write_html(path, report, content, styles, frames, result):
     InputError
         If the file cannot be written.
     """
-    height, width = fitted(result, LARGE)
+    result = shrunk(result, LARGE)
+    height, width = result.shape[:2]
     summary = [
         f"{report['size'][1]}×{report['size'][0]} pixels",
         _counted(len(report["steps"]), "step"),
@@ -69,7 +69,7 @@ def write_html(path, report, content, styles, frames, result):
         summary=_text(" · ".join(summary)),
         width=width,
         height=height,
-        result=_data_uri(resize_picture(result, height, width, "lanczos"), LARGE_QUALITY),
+        result=_data_uri(result, LARGE_QUALITY),
         content=_data_uri(resize_picture(content, height, width, "lanczos"), LARGE_QUALITY),
         sources=_sources(content, styles),
         way=_way(frames, result),
@@ -109,8 +109,9 @@ def _sources(content, styles):
     """Return figures of the content and the styles."""
     figures = []
     for caption, picture in [("content", content), *style_captions(styles)]:
-        height, width = fitted(picture, SMALL)
-        uri = _data_uri(resize_picture(picture, height, width, "lanczos"), SMALL_QUALITY)
+        small = shrunk(picture, SMALL)
+        height, width = small.shape[:2]
+        uri = _data_uri(small, SMALL_QUALITY)
         figures.append(
             f'<figure style="--aspect: {width / height:.4f}">'
             f'<img src="{uri}" width="{width}" height="{height}" alt="The {caption} picture">'

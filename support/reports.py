@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from support.errors import InputError
 from support.files import atomic_path
-from support.pictures import resize_picture, write_picture
+from support.pictures import resize_picture, shrunk, write_picture
 
 ANIMATION_EXTENSIONS = (".gif", ".webp")
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
@@ -21,7 +21,7 @@ REPORT_EXTENSIONS = (".json", ".html")
 
 FRAME_MS = 80  # 12.5 frames a second; GIF counts in hundredths of a second
 HOLD_MS = 2000  # how long an animation shows the result
-FRAME_SIDE = 480  # longest side, in pixels, of an animation that has no frames but the result
+FRAME_SIDE = 480  # pixels: longest side of the frames of an animation
 PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; ten times as many take a minute
 
 # A contact sheet's sizes, in pixels.
@@ -222,16 +222,10 @@ def style_captions(styles):
 
 def way_there(frames, result):
     """Return (caption, picture) of every frame and of the result, all of the frames' size."""
-    height, width = frames[0][1].shape[:2] if frames else fitted(result, FRAME_SIDE)
-    captioned = [(f"step {step}", picture) for step, picture in frames]
-    return [*captioned, ("result", resize_picture(result, height, width, "lanczos"))]
-
-
-def fitted(picture, longest):
-    """Return (height, width) of `picture` shrunk so that no side is above `longest`."""
-    height, width = picture.shape[:2]
-    factor = min(1, longest / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    last = shrunk(result, FRAME_SIDE)
+    if frames:
+        last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
+    return [*((f"step {step}", picture) for step, picture in frames), ("result", last)]
 
 
 def evenly(items, most):

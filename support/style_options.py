@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 from support.errors import InputError
@@ -19,6 +20,7 @@ PICTURE_OPTIONS = (
     "seed", "steps", "optimizer", "learning_rate", "scales", "checkpoint_every",
 )  # fmt: skip
 
+PROGRAM = "style_transfer_cpu.py"
 INITS = ("content", "noise", "mix")
 EXAMPLES = """\
 examples:
@@ -49,7 +51,7 @@ def parse(argv, defaults, layer_names):
         and the defaults.
     """
     parser = argparse.ArgumentParser(
-        prog="style_transfer_cpu.py",
+        prog=PROGRAM,
         usage="%(prog)s [options]",
         description="Repaint a picture in the style of another; without options, two of its own.",
         epilog=EXAMPLES,
@@ -65,23 +67,23 @@ def parse(argv, defaults, layer_names):
         return " ".join(value) if isinstance(value, dict) else value
 
     def layer(text):
-        name, _, weight = text.partition(":")
+        name, colon, weight = text.partition(":")
         if name not in layer_names:
             raise argparse.ArgumentTypeError(
                 f"there is no layer {name!r}; ReLU and pooling layers go from {layer_names[0]} to "
                 f"{layer_names[-1]}"
             )
-        return name, bounded(float, above=0)(weight) if weight else 1.0
+        return name, bounded(float, above=0, most=1e6)(weight) if colon else 1.0
 
-    number, share = bounded(int, least=1), bounded(float, least=0)
+    number, share = bounded(int, least=1, most=10**6), bounded(float, least=0)
     group = parser.add_argument_group("pictures").add_argument
     group("--content", type=Path, metavar="FILE",
           help="what to paint (default: picture/content.jpg)")
     group("--style", type=Path, action="append", metavar="FILE",
           help="how to paint it (default: picture/style.jpg); give it again to mix styles")
-    group("--style-blend", type=share, nargs="+", metavar="W",
+    group("--style-blend", type=bounded(float, least=0, most=1e6), nargs="+", metavar="W",
           help="how much each style counts, such as 2 1")
-    group("--style-scale", type=bounded(float, above=0), metavar="S",
+    group("--style-scale", type=bounded(float, above=0, most=16), metavar="S",
           help="size of the style, and so of its strokes, in sizes of the result (default: "
           f"{default('style_scale')})")
     group("--background", type=_colour, metavar="COLOUR",
@@ -119,7 +121,7 @@ def parse(argv, defaults, layer_names):
 
     group = parser.add_argument_group("work").add_argument
     group("--steps", type=number, metavar="N", help=f"in all (default: {default('steps')})")
-    group("--scales", type=number, metavar="N",
+    group("--scales", type=bounded(int, least=1, most=16), metavar="N",
           help="sizes to work at, each twice the last (default: by size; 1 with --init FILE)")
     group("--optimizer", choices=("lbfgs", "adam"), help=f"(default: {default('optimizer')})")
     group("--learning-rate", type=bounded(float, above=0, most=255), metavar="LEVELS",
@@ -149,8 +151,39 @@ def parse(argv, defaults, layer_names):
     given = vars(parser.parse_args(argv))
     for name in ("content_layers", "style_layers"):
         if name in given:
-            given[name] = dict(given[name])
+            layers = sorted(given[name], key=lambda pair: layer_names.index(pair[0]))
+            if len(dict(layers)) < len(layers):
+                parser.error(f"--{name.replace('_', '-')} names a layer twice")
+            given[name] = dict(layers)
     return given
+
+
+def command_line(options, defaults):
+    """Return the command that has these options (a Namespace), without what is default anyway."""
+    changed = {name: value for name, value in vars(options).items() if value != defaults[name]}
+    return shlex.join(["python", PROGRAM, *as_arguments(argparse.Namespace(**changed))])
+
+
+def as_arguments(options):
+    """Return the options that are not None as a command line that `parse` reads the same.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    """
+    arguments = []
+    for name, value in vars(options).items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("style", "report"):
+            for path in value:
+                arguments += [flag, str(path)]
+        elif isinstance(value, dict):
+            arguments += [flag, *(f"{layer}:{weight}" for layer, weight in value.items())]
+        elif isinstance(value, list):
+            arguments += [flag, *map(str, value)]
+        elif value is not None:
+            arguments += [flag, str(value)]
+    return arguments
 
 
 def _colour(text):
@@ -205,13 +238,16 @@ def check_options(options):
     if options.save_every:
         output = options.output.resolve()
         steps = re.compile(rf"{re.escape(output.stem)}_\d{{4,}}{re.escape(output.suffix)}")
-        for path in inputs:
+        for path in [*inputs, *outputs]:
             if path.resolve().parent == output.parent and steps.fullmatch(path.resolve().name):
                 raise InputError(f"--save-every could overwrite {path}; give another --output")
 
 
 def _same_file(path, other):
     """Return whether two paths lead to one file, be it by way of a link."""
-    if path.exists() and other.exists():
-        return path.samefile(other)
-    return path.resolve() == other.resolve()
+    try:
+        if path.exists() and other.exists():
+            return path.samefile(other)
+        return path.resolve() == other.resolve()
+    except OSError:  # a name that is too long
+        return False

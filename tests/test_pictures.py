@@ -14,9 +14,11 @@ from support.pictures import (
     WRITE_FORMATS,
     check_picture_path,
     cover_picture,
+    fitted,
     parse_colour,
     read_picture,
     resize_picture,
+    shrunk,
     write_picture,
 )
 
@@ -511,3 +513,18 @@ def test_only_uint8_rgb_is_written(tmp_path, pixels, error):
     with pytest.raises(error, match="expected"):
         write_picture(tmp_path / "a.png", pixels)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_side_is_fitted():
+    assert fitted(np.zeros((600, 900, 3)), 300) == (200, 300)
+    assert fitted(np.zeros((900, 601, 3)), 300) == (300, 200)
+    assert fitted(np.zeros((60, 90, 3)), 180) == (120, 180)
+    assert fitted(np.zeros((1, 300, 3)), 30) == (1, 30)
+
+
+def test_what_is_shrunk_never_grows():
+    picture = np.full((20, 40, 3), (10, 200, 30), np.uint8)
+    assert shrunk(picture, 40) is picture
+    small = shrunk(picture, 10)
+    assert small.shape == (5, 10, 3)
+    assert (small == (10, 200, 30)).all()

@@ -13,7 +13,6 @@ from support.reports import (
     check_plot_path,
     check_report_path,
     evenly,
-    fitted,
     log_limits,
     loss_series,
     plot_losses,
@@ -272,12 +271,6 @@ def test_choosing_evenly_keeps_both_ends():
     assert evenly([3, 4], 5) == [3, 4] and evenly([], 5) == []
     assert evenly(list(range(100)), 4) == [0, 33, 66, 99]
     assert evenly(list(range(9)), 8)[-1] == 8
-
-
-def test_sizes_shrink_but_never_grow():
-    assert fitted(plain(100, 200, RED), 50) == (25, 50)
-    assert fitted(plain(100, 200, RED), 500) == (100, 200)
-    assert fitted(plain(1, 300, RED), 30) == (1, 30)
 
 
 def test_the_way_ends_with_the_result_in_the_size_of_the_frames():

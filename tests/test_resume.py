@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from matconvnet_files import make_weights, write_matconvnet
 from PIL import Image
-from style_pictures import QUICK, ROOT, SHALLOW, call, paint, start, waves, write_folder
+from style_pictures import NARROW, QUICK, ROOT, SHALLOW, call, paint, start, waves, write_folder
 
 import style_transfer_cpu as demo
 from support import checkpoints, journal
-from support.checkpoints import State, read_checkpoint, write_checkpoint
+from support.checkpoints import State, check_same_options, read_checkpoint, write_checkpoint
 from support.errors import InputError
 from support.pictures import read_picture, write_picture
 from support.style_options import PICTURE_OPTIONS
@@ -238,7 +238,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert len(saved) == step
     assert output.read_bytes() == saved[-1].read_bytes()
     # without --checkpoint, that is beside the picture
-    state = read_checkpoint(tmp_path / "my picture's.npz")
+    state = read_checkpoint(tmp_path / "my picture's.checkpoint.npz")
     done = len(state.losses)
     assert done == step if optimizer == "adam" else step - 3 <= done <= step
     assert not list(tmp_path.glob(".*"))
@@ -332,14 +332,14 @@ def test_stopped_anew_it_keeps_to_the_checkpoint_it_came_from(
         at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
         assert call(*options, "--output", tmp_path / "made.png") == 130
     checkpoint = tmp_path / "moved.npz"
-    (tmp_path / "made.npz").rename(checkpoint)
+    (tmp_path / "made.checkpoint.npz").rename(checkpoint)
     first = read_checkpoint(checkpoint).step
     assert first > 0
     with monkeypatch.context() as patch:
         at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
         assert call("--resume", checkpoint) == 130
     assert going_on(capsys.readouterr().err)[2] == "--resume"
-    assert not (tmp_path / "made.npz").exists()
+    assert not (tmp_path / "made.checkpoint.npz").exists()
     second = read_checkpoint(checkpoint)
     assert first < second.step < 20
     assert second.step == len(second.losses)
@@ -373,7 +373,7 @@ OTHER_VALUES = {
     "tv_weight": (["0.5"], "--tv-weight 0.001", "--tv-weight 0.5"),
     "content_layers": (
         ["relu2_1:2", "relu1_1"], "--content-layers relu2_1:1",
-        "--content-layers relu2_1:2 relu1_1:1",
+        "--content-layers relu1_1:1 relu2_1:2",
     ),
     "style_layers": (
         ["relu2_1"], "--style-layers relu1_1:1 relu2_1:1 relu3_1:1", "--style-layers relu2_1:1",
@@ -387,7 +387,6 @@ OTHER_VALUES = {
     "optimizer": (["lbfgs"], "--optimizer adam", "--optimizer lbfgs"),
     "learning_rate": (["2"], "--learning-rate 1.0", "--learning-rate 2.0"),
     "scales": (["2"], "no --scales", "--scales 2"),
-    "checkpoint_every": (["5"], "--checkpoint-every 20", "--checkpoint-every 5"),
 }  # fmt: skip
 
 
@@ -397,7 +396,17 @@ def refused(capsys, *options):
     return capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", PICTURE_OPTIONS)
+def test_when_checkpoints_come_matters_to_lbfgs_alone():
+    assert set(PICTURE_OPTIONS) == {*OTHER_VALUES, "checkpoint_every"}
+    saved, given = {"optimizer": "lbfgs", "checkpoint_every": 20}, {"checkpoint_every": 5}
+    message = "was made with --checkpoint-every 20, and now it is --checkpoint-every 5;"
+    with pytest.raises(InputError, match=f"a.npz {message}"):
+        check_same_options(Path("a.npz"), saved, given)
+    check_same_options(Path("a.npz"), {**saved, "optimizer": "adam"}, given)
+    check_same_options(Path("a.npz"), saved, {"checkpoint_every": 20})
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
 def test_another_option_is_refused_with_both_values(started, tmp_path, capsys, name):
     values, old, new = OTHER_VALUES[name]
     option = "--" + name.replace("_", "-")
@@ -475,7 +484,8 @@ def test_another_picture_to_start_from_is_refused(tmp_path, capsys, monkeypatch)
     with monkeypatch.context() as patch:
         at_evaluation(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
         assert call(*options, "--init", tmp_path / "first.png") == 130
-    resume = ["--resume", tmp_path / "made.npz", *output, "--checkpoint", tmp_path / "b.npz"]
+    resume = ["--resume", tmp_path / "made.checkpoint.npz", *output]
+    resume += ["--checkpoint", tmp_path / "b.npz"]
     error = refused(capsys, *resume, "--init", "other.png")
     assert "was made with another picture to start from;" in error
     error = refused(capsys, *resume, "--init", "noise")
@@ -515,10 +525,10 @@ def test_the_frames_from_before_are_in_the_animation(tmp_path, monkeypatch, opti
     with monkeypatch.context() as patch:
         at_evaluation(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
         assert call(*options, "--output", tmp_path / "b.png") == 130
-    state = read_checkpoint(tmp_path / "b.npz")
+    state = read_checkpoint(tmp_path / "b.checkpoint.npz")
     assert 3 <= len(state.losses) < 12
     assert [step for step, _ in state.frames] == list(range(len(state.losses) + 1))
-    assert call("--resume", tmp_path / "b.npz") == 0
+    assert call("--resume", tmp_path / "b.checkpoint.npz") == 0
     (whole, result), (resumed, result_resumed) = drawn
     assert [step for step, _ in whole] == list(range(13))
     assert [step for step, _ in resumed] == list(range(13))
@@ -577,11 +587,7 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path):
     write_checkpoint(tmp_path / "a.npz", state)
     read = read_checkpoint(tmp_path / "a.npz")
     assert_same(state, read)
-    assert read.options["content"] == Path("/a/b.png")
-    assert read.options["style"] == [Path("/c.png"), Path("/d.png")]
-    assert read.options["plot"] is None
-    for name in "style_blend", "style_layers":
-        assert read.options[name] == state.options[name]
+    assert read.options == state.options
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
@@ -672,8 +678,9 @@ def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path):
         lambda state: state.losses[2].update(style=float("nan")),
         lambda state: setattr(state, "digests", ["a"]),
         lambda state: setattr(state, "frames", [(0, np.zeros((4, 6), np.uint8))]),
-        lambda state: state.options.pop("content"),
-        lambda state: state.options.update(style=None),
+        lambda state: setattr(state, "options", ["a"]),
+        lambda state: setattr(state, "scale", 0.5),
+        lambda state: setattr(state, "step", 1.0),
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_another_form_is_refused(tmp_path, change):
@@ -682,6 +689,59 @@ def test_a_checkpoint_of_another_form_is_refused(tmp_path, change):
     write_checkpoint(tmp_path / "a.npz", state)
     with pytest.raises(InputError, match=r"a\.npz is no checkpoint of this program"):
         read_checkpoint(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: setattr(state, "scale", 99), "does not fit its own options"),
+        (lambda state: setattr(state, "image", state.image[:, :, :5]), "does not fit"),
+        (lambda state: state.memory.clear(), "does not fit its own options"),
+        (lambda state: state.options.update(steps=1), "does not fit its own options"),
+        (lambda state: state.options.update(optimizer="lbfgs"), "does not fit its own options"),
+        (lambda state: state.options.update(threads=0), "--threads: expected a whole number"),
+        (lambda state: state.options.update(seed="x"), "--seed: expected a whole number"),
+        (lambda state: state.options.update(style_layers={"relu9_9": 1}), "no layer 'relu9_9'"),
+        (lambda state: state.options.update(nonsense=1), "unrecognized arguments: --nonsense"),
+        (lambda state: state.options.pop("content"), "was made with another content picture"),
+        (lambda state: state.options.pop("init"), None),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_was_altered_is_refused_or_harmless(
+    started, tmp_path, capsys, change, said
+):
+    state = read_checkpoint(started)
+    change(state)
+    if state.memory:
+        state.memory = {name: array[:, :, : state.image.shape[2]].copy()
+                        for name, array in state.memory.items()}  # fmt: skip
+    write_checkpoint(tmp_path / "a.npz", state)
+    status = call("--resume", tmp_path / "a.npz", "--output", tmp_path / "a.png")
+    error = capsys.readouterr().err.splitlines()[-1]
+    if said is None:  # what is missing is the default
+        assert status == 0
+    else:
+        assert status == 2
+        assert said in error
+        assert error.startswith("style_transfer_cpu.py: error: ")
+
+
+def test_what_is_no_checkpoint_is_not_overwritten_by_one(tmp_path, capsys):
+    np.savez(tmp_path / "mine.npz", x=np.arange(3))
+    before = (tmp_path / "mine.npz").read_bytes()
+    options = [*QUICK, "--output", tmp_path / "a.png", "--checkpoint", tmp_path / "mine.npz"]
+    assert "mine.npz is no checkpoint of this program" in refused(capsys, *options)
+    assert (tmp_path / "mine.npz").read_bytes() == before
+
+
+def test_weights_that_differ_in_their_biases_or_mean_alone_are_refused(started, tmp_path, capsys):
+    biased = {name: (weight, bias + 0.5) for name, (weight, bias) in NARROW.items()}
+    write_matconvnet(tmp_path / "biased.mat", biased, last_layer="pool5")
+    error = refused(
+        capsys, "--resume", started, "--weights", tmp_path / "biased.mat", "--output",
+        tmp_path / "a.png",
+    )  # fmt: skip
+    assert "was made with another set of filters" in error
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):

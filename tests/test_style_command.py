@@ -79,7 +79,8 @@ def test_the_command_paints_saves_and_reports(folder, tmp_path):
     assert report["weights"] == "narrow.mat"
     assert report["options"]["seed"] == 3
     assert report["command"].startswith("python style_transfer_cpu.py --content content.png ")
-    assert report["command"].endswith(" --seed 3")
+    assert " --seed 3 " in report["command"]
+    assert "--pooling" not in report["command"]  # it is the default anyway
     assert report["peak_memory_bytes"] > 10**7
     assert {"python", "numpy", "scipy", "pillow"} <= set(report["versions"])
 
@@ -627,7 +628,7 @@ def test_the_reports_size_is_that_of_the_picture_worked_at(tmp_path):
     assert report["scales"] == [
         {"height": 47, "width": 70, "style_sizes": [[70, 61]], "steps": 3}
     ]  # fmt: skip
-    assert report["options"]["content"] == str(Path("content.png").absolute())
+    assert report["options"]["content"] == "content.png"  # as it was given
     assert all(step["seconds"] >= 0 for step in report["steps"])
     assert report["seconds"] > sum(column(report, "seconds"))
 
