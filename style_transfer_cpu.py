@@ -24,13 +24,12 @@ import vgg_cpu
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer, gram
 from support.checkpoints import (
+    check_filters,
     check_place,
-    check_same_digests,
-    digest,
     options_to_keep,
     read_pictures,
     settle,
-)  # fmt: skip
+)
 from support.colours import keep_chroma, match_colours
 from support.errors import InputError
 from support.fused import FusedNetwork
@@ -46,7 +45,7 @@ from support.pictures import (
     read_picture,
     resize_picture,
     write_picture,
-)  # fmt: skip
+)
 from support.style_options import command_line
 from support.threads import set_threads
 
@@ -70,7 +69,7 @@ DEFAULTS = {
     "background": "white",
     "output": Path("output/result.png"),
     "size": 400,
-    "content_weight": 3.0,
+    "content_weight": 5.0,
     "style_weight": 40.0,
     "tv_weight": 1e-3,
     "content_layers": {"relu2_1": 1.0, "relu4_1": 1.0},  # contours and composition
@@ -442,6 +441,7 @@ def lbfgs(objective, image, steps, bounds, journal, segment):
     done = journal.state.step
     while done < steps:
         count = min(segment, steps - done)
+        limits = {"maxiter": count, "maxfun": 3 * count + 20, "ftol": 0, "gtol": 0}
         result = scipy.optimize.minimize(
             evaluate,
             pack(image) / unit,
@@ -449,7 +449,7 @@ def lbfgs(objective, image, steps, bounds, journal, segment):
             jac=True,
             bounds=scipy.optimize.Bounds(low, high),
             callback=lambda x: journal.step(unpack(x), dict(latest)),
-            options={"maxiter": count, "maxfun": 3 * count, "ftol": 0, "gtol": 0, "maxcor": 10},
+            options={**limits, "maxcor": 10},
         )
         if result.nit == 0:  # as far down as it goes
             break
@@ -560,6 +560,23 @@ def share_steps(sizes, steps):
     return [{**size, "steps": count} for size, count in shares]
 
 
+def starting_image(image, options, rng):
+    """Return where to start: `image` (1, 3, H, W), with the noise that --init asks for.
+
+    On plain areas all of a pool's window ties, and a gradient then need not lead down. A tenth of a
+    level of noise breaks the ties, and is lost when the picture is rounded.
+    """
+    image = get_random_img(image, {"noise": 1, "mix": options.noise}.get(options.init, 0), rng)
+    return image + rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype)
+
+
+def enlarged(image, height, width):
+    """Return a network input (1, 3, h, w) resized to (1, 3, height, width)."""
+    pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, h, w) -> (h, w, C)
+    pixels = resize_picture(pixels, height, width)
+    return pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
+
+
 def repaint(vgg, content_picture, style_pictures, start_picture, options, scales, journal):
     """Paint the content picture in the style of the others, from coarse to fine.
 
@@ -600,31 +617,19 @@ def repaint(vgg, content_picture, style_pictures, start_picture, options, scales
     small = plan_sizes(content_picture, style_pictures, options, scales=None)
     content_image, style_images = images(small[0])
     network = make_network(options, vgg, [content_image, *style_images], rng)
-    convolutions = [stage.conv for stage in network.stages]
-    parameters = [array for conv in convolutions for array in (conv.weight, conv.bias)]
-    filters = {"set of filters": digest(vgg.image_mean, *parameters)}
-    if options.resume:
-        check_same_digests(options.resume, journal.state, filters)
-    journal.state.digests.update(filters)
+    check_filters(options, journal.state, vgg.image_mean, network)
     image = journal.state.image
     if image is None:
-        noise = {"noise": 1, "mix": options.noise}.get(options.init, 0)
         first, _ = images(scales[0])
         if start_picture is not None:
             size = scales[0]["height"], scales[0]["width"]
             first = vgg.prepare(cover_picture(start_picture, *size))
-        image = get_random_img(first, noise, rng)
-        # On plain areas all of a pool's window ties, and a gradient then need not lead down. A
-        # tenth of a level of noise breaks the ties, and is lost when the picture is rounded.
-        ties = rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype)
-        image = np.clip(image + ties, *bounds)
+        image = np.clip(starting_image(first, options, rng), *bounds)
     for number in range(journal.state.scale, len(scales)):
         scale = scales[number]
         content_image, style_images = images(scale)
         if image.shape != content_image.shape:
-            pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, H, W) -> (H, W, C)
-            pixels = resize_picture(pixels, scale["height"], scale["width"])
-            image = pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
+            image = enlarged(image, scale["height"], scale["width"])
         objective = Objective(
             network, content_image, style_images,
             options.content_weight, options.style_weight, options.tv_weight,

@@ -289,6 +289,25 @@ def check_place(options, state, scales):
               "picture may differ in its last bits")  # fmt: skip
 
 
+def check_filters(options, state, image_mean, network):
+    """Raise `InputError` if a checkpoint was made with other filters than the network's.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    state : State
+        Takes the digest.
+    image_mean : ndarray of shape (3,)
+    network : FusedNetwork
+    """
+    convolutions = [stage.conv for stage in network.stages]
+    parameters = [array for conv in convolutions for array in (conv.weight, conv.bias)]
+    digests = {"set of filters": digest(image_mean, *parameters)}
+    if options.resume:
+        check_same_digests(options.resume, state, digests)
+    state.digests.update(digests)
+
+
 def check_same_digests(path, state, digests):
     """Raise `InputError` if pictures or filters are not those that a checkpoint was made with.
 

@@ -368,7 +368,7 @@ OTHER_VALUES = {
     "background": (["black"], "--background white", "--background black"),
     "style_blend": (["2"], "no --style-blend", "--style-blend 2.0"),
     "style_scale": (["1.5"], "--style-scale 1.0", "--style-scale 1.5"),
-    "content_weight": (["4"], "--content-weight 3.0", "--content-weight 4.0"),
+    "content_weight": (["4"], "--content-weight 5.0", "--content-weight 4.0"),
     "style_weight": (["0"], "--style-weight 40.0", "--style-weight 0.0"),
     "tv_weight": (["0.5"], "--tv-weight 0.001", "--tv-weight 0.5"),
     "content_layers": (
