@@ -654,7 +654,7 @@ def load_network(options):
     vgg = VGG19(options.weights)
     if options.weights in ("kmeans", "random"):
         vgg.build_model()
-        name = {"kmeans": "filters learnt from the pictures by k-means",
+        name = {"kmeans": "filters learnt from the pictures by k-means, in seconds",
                 "random": "random filters"}[options.weights]
         print(f"weights: {name}; for ImageNet's: python vgg_cpu.py --download")
     else:

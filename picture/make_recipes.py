@@ -4,7 +4,7 @@ Every block of shell commands under the heading "Recipe book" is run in an empty
 the program and the pictures of this folder can be seen. What the commands leave there becomes
 ``picture/look_<name>.jpg``.
 
-    python picture/make_recipes.py               all of them, in about ten minutes
+    python picture/make_recipes.py               all of them, in about a quarter of an hour
     python picture/make_recipes.py abstract      only commands in which this word occurs
 """
 

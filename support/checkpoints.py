@@ -87,6 +87,8 @@ def settle(argv, defaults, layer_names):
         check_same_options(given["resume"], saved, given)
     elif "checkpoint" in given and given["checkpoint"].is_file():
         read_checkpoint(given["checkpoint"])  # what is something else is not overwritten
+    if "resume" in given:
+        saved["checkpoint"] = given["resume"]  # and not the file that this one may be a copy of
     options = argparse.Namespace(**{**defaults, **saved, **given})
     if options.init not in INITS and options.scales is None:
         options.scales = 1  # a coarse scale would only blur the picture to start from

@@ -21,12 +21,14 @@ from support.threads import get_threads
 PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
 MOST_FRAMES = 200  # whatever it says
+OVERHEAD = 16_000  # pixels that would take as long as what a step takes besides its pixels
 
 
 class Journal:
     """What happens beside the optimisation after each step of it.
 
-    The bar counts work, not steps: a step on half the width and height is a quarter of one.
+    The bar counts work, not steps: a step on half the width and height is little more than a
+    quarter of one.
 
     Parameters
     ----------
@@ -64,20 +66,24 @@ class Journal:
         self.scale = state.scale
         self.steps_before = 0
         self.last_time = time.perf_counter()
+        if self.losses:
+            print(f"going on after step {len(self.losses)} of {self.steps}")
         # work of a step at each size
-        self.shares = [(scale["width"] / scales[-1]["width"]) ** 2 for scale in scales]
+        self.costs = [scale["width"] * scale["height"] + OVERHEAD for scale in scales]
         steps_left = [scale["steps"] * (i >= state.scale) for i, scale in enumerate(scales)]
         steps_left[state.scale] -= state.step
-        work = [share * scale["steps"] for share, scale in zip(self.shares, scales, strict=True)]
-        left = sum(share * steps for share, steps in zip(self.shares, steps_left, strict=True))
+        work = sum(cost * scale["steps"] for cost, scale in zip(self.costs, scales, strict=True))
+        left = sum(cost * steps for cost, steps in zip(self.costs, steps_left, strict=True))
         self.bar = tqdm(
-            total=sum(work), initial=sum(work) - left, dynamic_ncols=True, smoothing=0,
+            total=work, initial=work - left, dynamic_ncols=True, smoothing=0,
             bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
         )  # fmt: skip
 
     def begin_scale(self, number, image):
         """Take note that the steps that follow are at scale `number` and start from `image`."""
         self.stop.check()
+        if self.bar.n == self.bar.initial:
+            self.bar.unpause()  # the time left shall not be reckoned from learning filters
         if self.frame_every and not self.losses and not self.state.frames:
             self._keep_frame(image)
         if number > self.state.scale or self.state.image is None:
@@ -112,7 +118,7 @@ class Journal:
         done = len(self.losses)
         shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
         self.bar.set_postfix_str(f"step {done}/{self.steps}, {shown}", refresh=False)
-        self.bar.update(self.shares[self.scale])
+        self.bar.update(self.costs[self.scale])
         if self.options.save_every and done % self.options.save_every == 0:
             path = self.options.output
             write_picture(
@@ -185,6 +191,9 @@ class Journal:
                 write_json(path, report)
             else:
                 write_html(path, report, content, styles, frames, result)
+        for path in (options.animation, options.contact_sheet, options.plot, *options.report):
+            if path:
+                print(path)
 
     def end_early(self, error):
         """Save what there is; return the exit status after `Stopped`.

@@ -84,8 +84,8 @@ def parse(argv, defaults, layer_names):
     group("--style-blend", type=bounded(float, least=0, most=1e6), nargs="+", metavar="W",
           help="how much each style counts, such as 2 1")
     group("--style-scale", type=bounded(float, above=0, most=16), metavar="S",
-          help="size of the style, and so of its strokes, in sizes of the result (default: "
-          f"{default('style_scale')})")
+          help="larger or smaller strokes: the style is scaled to S times the result's size "
+          f"(default: {default('style_scale')})")
     group("--background", type=_colour, metavar="COLOUR",
           help=f"behind transparent parts (default: {default('background')})")
     group("--output", type=Path, metavar="FILE",
@@ -100,7 +100,7 @@ def parse(argv, defaults, layer_names):
     group("--style-weight", type=share, metavar="W",
           help=f"(default: {default('style_weight')}); 0: content alone")
     group("--tv-weight", type=share, metavar="W",
-          help=f"smoothness (default: {default('tv_weight')})")
+          help=f"less grain, softer strokes (default: {default('tv_weight')})")
     group("--content-layers", type=layer, nargs="+", metavar="L",
           help=f"layer or layer:weight (default: {default('content_layers')})")
     group("--style-layers", type=layer, nargs="+", metavar="L",
@@ -114,7 +114,7 @@ def parse(argv, defaults, layer_names):
     group("--init", metavar="START",
           help=f"content, noise, mix or a picture file (default: {default('init')})")
     group("--noise", type=bounded(float, least=0, most=1), metavar="SHARE",
-          help=f"of noise in --init mix (default: {default('noise')})")
+          help=f"0 to 1: how much of --init mix is noise (default: {default('noise')})")
     group("--seed", type=bounded(int, least=0, most=2**63 - 1), metavar="N",
           help="the same seed makes the same picture (default: "
           f"{default('seed')})")
@@ -122,7 +122,8 @@ def parse(argv, defaults, layer_names):
     group = parser.add_argument_group("work").add_argument
     group("--steps", type=number, metavar="N", help=f"in all (default: {default('steps')})")
     group("--scales", type=bounded(int, least=1, most=16), metavar="N",
-          help="sizes to work at, each twice the last (default: by size; 1 with --init FILE)")
+          help="sizes to work at, each twice the last (default: from 96 pixels up; 1 with "
+          "--init FILE)")
     group("--optimizer", choices=("lbfgs", "adam"), help=f"(default: {default('optimizer')})")
     group("--learning-rate", type=bounded(float, above=0, most=255), metavar="LEVELS",
           help=f"longest step of adam (default: {default('learning_rate')})")
@@ -132,7 +133,8 @@ def parse(argv, defaults, layer_names):
     group("--threads", type=number, metavar="N", help="(default: one for each CPU)")
 
     group = parser.add_argument_group("the way there").add_argument
-    group("--save-every", type=number, metavar="N", help="save the picture every N steps, too")
+    group("--save-every", type=number, metavar="N",
+          help="save the picture every N steps, as result_0020.png and so on")
     group("--animation", type=Path, metavar="FILE", help=".gif or .webp")
     group("--contact-sheet", type=Path, metavar="FILE",
           help="content, style, steps and result in one picture")
