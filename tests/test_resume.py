@@ -750,3 +750,18 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"another version .*style transfer checkpoint 0"):
         read_checkpoint(tmp_path / "a.npz")
+
+
+def test_resuming_a_copy_leaves_the_original_alone(tmp_path, monkeypatch, capsys):
+    original, copied = tmp_path / "a.npz", tmp_path / "b.npz"
+    options = [*THREE_SCALES, "--optimizer", "adam", "--steps", 9, "--output", tmp_path / "a.png"]
+    with monkeypatch.context() as patch:
+        at_evaluation(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(*options, "--checkpoint", original, "--checkpoint-every", 2) == 130
+    shutil.copy(original, copied)
+    before, steps = original.read_bytes(), len(read_checkpoint(original).losses)
+    capsys.readouterr()
+    assert call("--resume", copied, "--output", tmp_path / "b.png") == 0
+    assert f"going on after step {steps} of 9\n" in capsys.readouterr().out
+    assert original.read_bytes() == before
+    assert len(read_checkpoint(copied).losses) == 9
