@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -677,6 +678,14 @@ BAD_INPUT = [
     (["--learning-rate", "0"], "--learning-rate"),
     (["--content-weight", "0", "--style-weight", "0"], "cannot both be 0"),
     (["--threads", "0"], "--threads"),
+    (["--seed", "9" * 400], "--seed"),
+    (["--style-scale", "1e300"], "--style-scale"),
+    (["--scales", "100000"], "--scales"),
+    (["--style-layers", "relu1_1", "relu1_1:2"], "names a layer twice"),
+    (["--style-layers", "relu1_1:"], "--style-layers"),
+    (["--output", "x" * 300 + ".png"], "cannot write x+.png: File name too long"),
+    (["--content", "x" * 300 + ".png"], "x+.png"),
+    (["--report", "x" * 300 + ".html"], "cannot write x+.html: File name too long"),
     (["--save-every", "0"], "--save-every"),
     (["--checkpoint-every", "0"], "--checkpoint-every"),
     (["--optimizer", "sgd"], "--optimizer.*adam"),
@@ -805,3 +814,58 @@ def test_pictures_that_are_read_are_not_overwritten_on_the_way(tmp_path, capsys)
     assert "--save-every could overwrite" in capsys.readouterr().err
     assert (tmp_path / "made_0002.png").read_bytes() == before
     assert not (tmp_path / "made.png").exists()
+
+
+def test_names_may_be_as_long_as_the_system_lets_them(tmp_path):
+    made, _ = paint(tmp_path / ("x" * 245 + ".png"), *QUICK, *SMALL)
+    assert made.shape == (32, 48, 3)
+
+
+def test_names_need_not_be_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    write_picture(path, waves(60, 90, 3))
+    options = ["--content", path, "--style", "style.png", *WEIGHTS, *SMALL]
+    _, report = paint(tmp_path / "made.png", *options, "--report", tmp_path / "page.html")
+    assert report["options"]["content"].endswith(".png")
+    assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path, capsys, monkeypatch, optimizer):
+    variation = demo.total_variation
+
+    def overflowing(image):
+        loss, gradient = variation(image)
+        return loss, np.full_like(gradient, np.inf)
+
+    monkeypatch.setattr(demo, "total_variation", overflowing)
+    options = [*QUICK, *SMALL, "--optimizer", optimizer, "--output", tmp_path / "made.png"]
+    assert call(*options) == 2
+    assert "at step 1 the loss or its gradient is no longer finite" in capsys.readouterr().err
+    assert not (tmp_path / "made.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_step_loses_no_result(tmp_path, capsys, monkeypatch, number):
+    expected, _ = paint(tmp_path / "expected.png", *QUICK, *SMALL)
+    write = demo.write_picture
+
+    def write_interrupted(path, picture):
+        signal.raise_signal(number)
+        write(path, picture)
+
+    monkeypatch.setattr(demo, "write_picture", write_interrupted)
+    assert call(*QUICK, *SMALL, "--output", tmp_path / "made.png") == 128 + number
+    np.testing.assert_array_equal(read_picture(tmp_path / "made.png"), expected)
+    assert "stopped after step 3" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    options = [*QUICK, *SMALL, "--output", tmp_path / "made.png", "--report", tmp_path / "r.json"]
+    assert call(*options) == 2
+    assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.png"]
