@@ -619,16 +619,16 @@ def repaint(vgg, content_picture, style_pictures, start_picture, options, scales
     network = make_network(options, vgg, [content_image, *style_images], rng)
     check_filters(options, journal.state, vgg.image_mean, network)
     image = journal.state.image
-    if image is None:
-        first, _ = images(scales[0])
-        if start_picture is not None:
-            size = scales[0]["height"], scales[0]["width"]
-            first = vgg.prepare(cover_picture(start_picture, *size))
-        image = np.clip(starting_image(first, options, rng), *bounds)
     for number in range(journal.state.scale, len(scales)):
         scale = scales[number]
         content_image, style_images = images(scale)
-        if image.shape != content_image.shape:
+        if image is None:
+            first = content_image
+            if start_picture is not None:
+                covered = cover_picture(start_picture, scale["height"], scale["width"])
+                first = vgg.prepare(covered)
+            image = np.clip(starting_image(first, options, rng), *bounds)
+        elif image.shape != content_image.shape:
             image = enlarged(image, scale["height"], scale["width"])
         objective = Objective(
             network, content_image, style_images,

@@ -85,10 +85,9 @@ def settle(argv, defaults, layer_names):
         # Read as a command line, what is in the file is checked like one.
         saved = parse(as_arguments(argparse.Namespace(**state.options)), defaults, layer_names)
         check_same_options(given["resume"], saved, given)
+        saved["checkpoint"] = given["resume"]  # and not the file that this one may be a copy of
     elif "checkpoint" in given and given["checkpoint"].is_file():
         read_checkpoint(given["checkpoint"])  # what is something else is not overwritten
-    if "resume" in given:
-        saved["checkpoint"] = given["resume"]  # and not the file that this one may be a copy of
     options = argparse.Namespace(**{**defaults, **saved, **given})
     if options.init not in INITS and options.scales is None:
         options.scales = 1  # a coarse scale would only blur the picture to start from
@@ -156,20 +155,16 @@ def write_checkpoint(path, state):
     done = len(state.losses)
     frames = [(step, frame) for step, frame in state.frames if step <= done]
     losses = [[losses[name] for name in LOSSES] for losses in state.losses]
-    with atomic_path(path) as temporary:
-        try:
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    head=np.array(json.dumps(head)),
-                    image=state.image,
-                    losses=np.array(losses, np.float64).reshape(done, len(LOSSES)),
-                    frame_steps=np.array([step for step, _ in frames], np.int64),
-                    frames=np.array([frame for _, frame in frames], np.uint8),
-                    **{f"memory_{name}": array for name, array in state.memory.items()},
-                )
-        except OSError as error:  # a full disk
-            raise InputError(f"cannot write the checkpoint {path}: {error}") from error
+    with atomic_path(path, "the checkpoint") as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            head=np.array(json.dumps(head)),
+            image=state.image,
+            losses=np.array(losses, np.float64).reshape(done, len(LOSSES)),
+            frame_steps=np.array([step for step, _ in frames], np.int64),
+            frames=np.array([frame for _, frame in frames], np.uint8),
+            **{f"memory_{name}": array for name, array in state.memory.items()},
+        )
 
 
 def read_checkpoint(path):

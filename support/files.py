@@ -37,13 +37,15 @@ def check_output(path):
 
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path, what=""):
     """Yield a temporary path beside `path`; move it over `path` when the block ends well.
 
     Parameters
     ----------
     path : str or Path
         Where the finished file shall stand. Its folder is made if need be.
+    what : str, default=""
+        What the file is, for the message when writing fails: "the picture".
 
     Yields
     ------
@@ -54,7 +56,7 @@ def atomic_path(path):
     Raises
     ------
     InputError
-        If the folder cannot be made or written to, or `path` is a folder.
+        If the folder cannot be made or written to, `path` is a folder, or writing fails.
     """
     path = Path(path)
     check_output(path)
@@ -68,7 +70,8 @@ def atomic_path(path):
         yield temporary
         os.replace(temporary, path)
     except OSError as error:  # a full disk
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        name = f"{what} {path}".lstrip()
+        raise InputError(f"cannot write {name}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -237,11 +237,11 @@ def write_picture(path, rgb):
     check_rgb(rgb, (np.uint8,))
     check_picture_path(path)
     file_format, options = WRITE_FORMATS[Path(path).suffix.lower()]
-    with atomic_path(path) as temporary:
+    with atomic_path(path, "the picture") as temporary:
         try:
             image = Image.fromarray(rgb)
             image.save(temporary, format=file_format, icc_profile=_srgb_profile(), **options)
-        except (OSError, ValueError) as error:  # a full disk; more pixels than the format can hold
+        except ValueError as error:  # more pixels than the format can hold
             raise InputError(f"cannot write the picture {path}: {error}") from error
 
 

@@ -14,6 +14,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
+from support.files import atomic_path
 from support.pictures import resize_picture, shrunk
 from support.reports import (
     evenly,
@@ -22,7 +23,6 @@ from support.reports import (
     scale_labels,
     style_captions,
     way_there,
-    written,
 )
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -77,7 +77,7 @@ def write_html(path, report, content, styles, frames, result):
         command=_text(report["command"]),
         facts=_facts(report),
     )
-    with written(path, "report") as temporary:
+    with atomic_path(path, "the report") as temporary:
         # File names that are not text at all (surrogates in Python) become question marks.
         temporary.write_text(page, "utf-8", errors="replace")
 

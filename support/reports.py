@@ -5,7 +5,6 @@ a list of (step, picture), all of one size and of the aspect of the result. The 
 that the style transfer also writes as JSON. `report_page.py` makes an HTML page of it all.
 """
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +81,7 @@ def write_animation(path, frames, result):
     if extension == ".gif":
         pictures = _with_256_colours(pictures)
     durations = [FRAME_MS] * (len(pictures) - 1) + [HOLD_MS]
-    with written(path, "animation") as temporary:
+    with atomic_path(path, "the animation") as temporary:
         imageio.imwrite(
             temporary,
             pictures,
@@ -194,23 +193,12 @@ def plot_losses(path, report):
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with (
         matplotlib.rc_context({"svg.hashsalt": "losses"}),
-        written(path, "plot") as temporary,
+        atomic_path(path, "the plot") as temporary,
     ):
         figure.savefig(temporary, format=extension[1:], metadata=dates[extension])
 
 
 # --- shared with the page ---
-
-
-@contextmanager
-def written(path, what):
-    """`atomic_path`, with the failures of writing (a full disk) told as an `InputError`."""
-    with atomic_path(path) as temporary:
-        try:
-            yield temporary
-        except OSError as error:
-            message = f"cannot write the {what} {path}: {error.strerror or error}"
-            raise InputError(message) from error
 
 
 def style_captions(styles):
@@ -222,9 +210,10 @@ def style_captions(styles):
 
 def way_there(frames, result):
     """Return (caption, picture) of every frame and of the result, all of the frames' size."""
-    last = shrunk(result, FRAME_SIDE)
     if frames:
         last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
+    else:
+        last = shrunk(result, FRAME_SIDE)
     return [*((f"step {step}", picture) for step, picture in frames), ("result", last)]
 
 

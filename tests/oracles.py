@@ -1,8 +1,8 @@
-"""Second opinions for the layer tests: the same quantities computed by other means.
+"""Second opinions for the tests: the same quantities computed by other means.
 
 Convolutions come from `scipy.signal`, poolings from loops that follow the definition position by
-position, losses and Adam from plain sums. All of it in float64, whatever comes in, and none of it
-shares code with the layers.
+position, losses and Adam from plain sums, Oklab from its published code. All of it in float64, whatever comes
+in, and none of it shares code with what it judges.
 """
 
 import numpy as np
@@ -193,3 +193,24 @@ def adam(x, gradients, lr, beta1=0.9, beta2=0.999, eps=1e-8):
             unbiased_second = second / (1 - beta2**t)
             x[i] -= lr * unbiased_first / (unbiased_second**0.5 + eps)
     return x
+
+
+def oklab(rgb):
+    """Return L, a and b by the author's published C code.
+
+    Levels of sRGB go from 0 to 255 and need not be whole.
+    """
+    values = np.clip(np.asarray(rgb, dtype=np.float64), 0, 255) / 255
+    linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+    r, g, b = np.moveaxis(linear, -1, 0)
+    long = np.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b)
+    medium = np.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b)
+    short = np.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b)
+    return np.stack(
+        [
+            0.2104542553 * long + 0.7936177850 * medium - 0.0040720468 * short,
+            1.9779984951 * long - 2.4285922050 * medium + 0.4505937099 * short,
+            0.0259040371 * long + 0.7827717662 * medium - 0.8086757660 * short,
+        ],
+        axis=-1,
+    )

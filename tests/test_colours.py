@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracles import oklab
 
 from support import colours, threads
 from support.colours import keep_chroma, match_colours
@@ -17,24 +18,6 @@ PUBLISHED = [
     ((255, 0, 255), (0.70167, 0.27457, -0.16916)),
     ((255, 255, 0), (0.96798, -0.07137, 0.19857)),
 ]
-
-
-def oklab(rgb):
-    """The author's published C code, for levels from 0 to 255 that need not be whole."""
-    values = np.clip(np.asarray(rgb, dtype=np.float64), 0, 255) / 255
-    linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
-    r, g, b = np.moveaxis(linear, -1, 0)
-    long = np.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b)
-    medium = np.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b)
-    short = np.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b)
-    return np.stack(
-        [
-            0.2104542553 * long + 0.7936177850 * medium - 0.0040720468 * short,
-            1.9779984951 * long - 2.4285922050 * medium + 0.4505937099 * short,
-            0.0259040371 * long + 0.7827717662 * medium - 0.8086757660 * short,
-        ],
-        axis=-1,
-    )
 
 
 def linear_of_oklab(L, a, b):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matconvnet_files import IMAGE_MEAN, write_matconvnet
+from oracles import oklab
 from PIL import Image, ImageCms
 from style_pictures import NARROW, QUICK, SHALLOW, WEIGHTS, call, paint, start, waves, write_folder
 
@@ -388,23 +389,6 @@ def test_pooling(tmp_path):
         assert seen[pooling] == pytest.approx(expected, rel=2e-3)  # the start is jittered
     assert seen["max"] != pytest.approx(seen["average"], rel=0.01)
     assert column(paint(tmp_path / "made.png", *options)[1], "style")[0] == seen["max"]
-
-
-def oklab(picture):
-    """Return L, a and b of sRGB pixels, by the formulas that Oklab was published with."""
-    x = picture / 255
-    r, g, b = np.moveaxis(np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4), 2, 0)
-    long = np.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b)
-    medium = np.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b)
-    short = np.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b)
-    return np.stack(
-        [
-            0.2104542553 * long + 0.7936177850 * medium - 0.0040720468 * short,
-            1.9779984951 * long - 2.4285922050 * medium + 0.4505937099 * short,
-            0.0259040371 * long + 0.7827717662 * medium - 0.8086757660 * short,
-        ],
-        axis=2,
-    )
 
 
 @pytest.mark.parametrize("option", [["--preserve-color"], ["--preserve-color", "luminance"]])
