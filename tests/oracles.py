@@ -1,8 +1,8 @@
 """Second opinions for the tests: the same quantities computed by other means.
 
 Convolutions come from `scipy.signal`, poolings from loops that follow the definition position by
-position, losses and Adam from plain sums, Oklab from its published code. All of it in float64, whatever comes
-in, and none of it shares code with what it judges.
+position, losses and Adam from plain sums, Oklab from its published code. All of it in float64,
+whatever comes in, and none of it shares code with what it judges.
 """
 
 import numpy as np
