@@ -15,7 +15,8 @@ import time
 
 import numpy as np
 
-import conv_kernels
+from fast import convolution as conv_kernels
+from fast.strips import run_strips, strips_of_rows
 from layers1 import descend, draw_weights
 from support.checks import (
     check_floating,
@@ -24,7 +25,6 @@ from support.checks import (
     check_positive,
     check_shape,
 )
-from support.threads import run_strips, strips_of_rows
 
 
 def output_size(height, width, kernel_size, stride, padding=0):

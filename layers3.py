@@ -19,8 +19,8 @@ from math import ceil
 
 import numpy as np
 
+from fast.strips import run_strips, scratch, strips_of_rows
 from support.checks import check_pictures, check_positive, check_shape
-from support.threads import run_strips, scratch, strips_of_rows
 
 STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
 
@@ -299,7 +299,7 @@ class StyleLossLayer:
         """Return the matrix that `backward` multiplies with: (G - A) / (N C^2 H^2 W^2).
 
         It is all that a network needs to know of this loss which has X at hand itself
-        (`support.fused`), and far smaller than the gradient.
+        (`fast.fused`), and far smaller than the gradient.
 
         Returns
         -------

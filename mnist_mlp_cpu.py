@@ -24,12 +24,12 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
+from support.command import InputError, bounded, exit_status
+from support.digits import make_synthetic_mnist
 from support.downloads import download_mnist
-from support.errors import InputError
-from support.files import atomic_path, library_versions, write_json
-from support.idx import SIDE, find_mnist, read_idx_images, read_idx_labels, read_mnist
-from support.options import bounded, exit_status
-from support.synthetic_digits import make_synthetic_mnist
+from support.files import atomic_path, write_json
+from support.machine import library_versions
+from support.mnist import SIDE, find_mnist, read_idx_images, read_idx_labels, read_mnist
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")

@@ -21,24 +21,24 @@ import numpy as np
 import scipy.optimize
 
 import vgg_cpu
+from fast.fused import FusedNetwork
+from fast.strips import set_threads
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer, gram
-from support.checkpoints import (
+from style.checkpoint import (
     check_filters,
     check_place,
     options_to_keep,
     read_pictures,
     settle,
 )
-from support.colours import keep_chroma, match_colours
-from support.errors import InputError
-from support.fused import FusedNetwork
-from support.interrupts import Stopped, StopRequest
-from support.journal import Journal
-from support.learnt_filters import learn_filters, random_filters
+from style.colours import keep_chroma, match_colours
+from style.journal import Journal
+from style.learnt_filters import learn_filters, random_filters
+from style.plan import check_memory
+from style.settings import command_line
+from support.command import InputError, Stopped, StopRequest, exit_status
 from support.matconvnet import FILE_NAME
-from support.memory import check_memory
-from support.options import exit_status
 from support.pictures import (
     cover_picture,
     fitted,
@@ -46,8 +46,6 @@ from support.pictures import (
     resize_picture,
     write_picture,
 )
-from support.style_options import command_line
-from support.threads import set_threads
 
 # The book's settings. Its losses are those of `layers3.py` as they stand, its optimiser is Adam.
 CONTENT_LOSS_LAYERS = ["relu4_2"]

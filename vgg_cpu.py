@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from fast.strips import set_threads
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support.files import library_versions, peak_memory_bytes, write_json
+from support.command import bounded, exit_status
+from support.files import write_json
+from support.machine import library_versions, peak_memory_bytes
 from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19, read_matconvnet
-from support.options import bounded, exit_status
 from support.pictures import read_picture, resize_picture
-from support.threads import set_threads
 
 IMAGE_SIZE = 224  # pixels, height and width of the input
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from threadpoolctl import threadpool_info  # noqa: E402
 
-from support.threads import available_cpus  # noqa: E402
+from fast.strips import available_cpus  # noqa: E402
 
 # A yardstick, where it happens to be installed. It is not imported here: its libraries would count
 # as memory of ours.

@@ -65,9 +65,9 @@ def books_objective(network, content, style):
 
 
 def our_style_step(name):
+    from fast.fused import FusedNetwork
     from layers3 import AdamOptimizer
     from style_transfer_cpu import VGG19
-    from support.fused import FusedNetwork
 
     rng = np.random.default_rng(0)
     vgg = VGG19()
@@ -264,7 +264,7 @@ SIDES = {
 def work(side, name):
     """Be one side's process: run a step for every line on the standard input, print its seconds."""
     if side == "PyTorch":
-        from support.threads import available_cpus
+        from fast.strips import available_cpus
 
         global torch
         import torch
@@ -315,8 +315,8 @@ def errors():
 
     Float32 by the fast algorithms against float64 by im2col, for the style loss of 192x320.
     """
+    from fast.fused import FusedNetwork
     from style_transfer_cpu import VGG19
-    from support.fused import FusedNetwork
 
     outputs, gradients = {}, {}
     for dtype in (np.float32, np.float64):

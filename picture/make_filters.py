@@ -18,8 +18,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run as a script, only picture/ would be on the path
 
 from layers2 import ConvolutionalLayer  # noqa: E402
-from support.errors import InputError  # noqa: E402
-from support.learnt_filters import learn_filters, random_filters  # noqa: E402
+from style.learnt_filters import learn_filters, random_filters  # noqa: E402
+from support.command import InputError  # noqa: E402
 from support.pictures import read_picture, resize_picture, write_picture  # noqa: E402
 
 FILTERS = 64  # in 8 rows of 8

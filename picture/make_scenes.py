@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # run as a script, only picture/ would be on the path
 
-from support.errors import InputError  # noqa: E402
+from support.command import InputError  # noqa: E402
 from support.files import atomic_path  # noqa: E402
 
 SUPERSAMPLING = 2  # drawn this many times larger in each direction, then averaged

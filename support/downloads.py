@@ -6,8 +6,8 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from support.errors import InputError
-from support.idx import find_mnist, read_mnist
+from support.command import InputError
+from support.mnist import find_mnist, read_mnist
 
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 30  # how long to wait for an answer, and between two bytes
 

@@ -2,19 +2,11 @@
 
 import json
 import os
-import re
 import secrets
-import sys
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from support.errors import InputError
-
-try:
-    import resource
-except ImportError:  # Windows has no such module
-    resource = None
+from support.command import InputError
 
 
 def check_output(path):
@@ -82,28 +74,3 @@ def write_json(path, report):
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         # File names need not be valid text; what is not is written as escapes.
         temporary.write_text(text, "utf-8", errors="backslashreplace")
-
-
-def library_versions(*names):
-    """Return {name: version} for Python and the installed packages `names`."""
-    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def peak_memory_bytes():
-    """Return the largest resident size this process has had so far, in bytes (None on Windows)."""
-    try:
-        # Linux's getrusage would count what the parent had when it started this process, too.
-        status = Path("/proc/self/status").read_text("utf-8")
-        return int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1]) * 1024
-    except (OSError, TypeError):  # no Linux
-        pass
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -25,8 +25,8 @@ import numpy as np
 import pooch
 import scipy.io
 
+from support.command import InputError
 from support.downloads import download_verified
-from support.errors import InputError
 
 FILE_NAME = "imagenet-vgg-verydeep-19.mat"
 URL = f"https://www.vlfeat.org/matconvnet/models/{FILE_NAME}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
-from support.errors import InputError
+from support.command import InputError
 from support.files import atomic_path, check_output
 
 # What shows through the transparent parts of a picture: white, as on a page.

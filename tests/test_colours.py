@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from oracles import oklab
+from helpers.oracles import oklab
 
-from support import colours, threads
-from support.colours import keep_chroma, match_colours
+from fast import strips as threads
+from style import colours
+from style.colours import keep_chroma, match_colours
 
 # sRGB colours in Oklab, as the examples and test suites of CSS Color 4 give them.
 PUBLISHED = [

@@ -13,9 +13,9 @@ import requests
 
 import mnist_mlp_cpu
 from support import downloads
+from support.command import InputError
 from support.downloads import download_mnist, download_verified
-from support.errors import InputError
-from support.idx import read_mnist
+from support.mnist import read_mnist
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from gradients import check_gradient
+from helpers.gradients import check_gradient
 
+from fast.fused import FusedNetwork
 from layers1 import ReLULayer
 from layers2 import AveragePoolingLayer, ConvolutionalLayer, MaxPoolingLayer
 from layers3 import StyleLossLayer
-from support.fused import FusedNetwork
 
 CHANNELS = {"conv1_1": 8, "conv1_2": 16, "conv2_1": 12, "conv2_2": 20, "conv3_1": 8, "conv3_2": 5}
 POOLED = ("conv1_2", "conv2_2", "conv3_2")

@@ -4,7 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
-from gradients import check_gradient
+from helpers.gradients import check_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,15 +8,15 @@ import re
 import time
 
 import numpy as np
-import oracles
 import pytest
-from gradients import check_gradient
+from helpers import oracles
+from helpers.gradients import check_gradient
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import conv_kernels
+from fast import convolution as conv_kernels
+from fast import strips as threads
 from layers2 import AveragePoolingLayer, ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support import threads
 
 KINDS = pytest.mark.parametrize("kind", [0, 1], ids=["raw", "fast"])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])

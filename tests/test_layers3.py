@@ -8,13 +8,13 @@ import gc
 import re
 
 import numpy as np
-import oracles
 import pytest
-from gradients import check_gradient
+from helpers import oracles
+from helpers.gradients import check_gradient
 
 import layers3
+from fast import strips as threads
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
-from support import threads
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 LOSSES = pytest.mark.parametrize("loss_class", [ContentLossLayer, StyleLossLayer])

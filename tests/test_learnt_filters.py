@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from fast.strips import get_threads, set_threads
 from layers1 import ReLULayer
 from layers2 import ConvolutionalLayer, MaxPoolingLayer
-from support import learnt_filters
-from support.errors import InputError
-from support.learnt_filters import (
+from style import learnt_filters
+from style.learnt_filters import (
     draw_patches,
     filters_from_patches,
     learn_filters,
@@ -15,7 +15,7 @@ from support.learnt_filters import (
     spherical_kmeans,
     whitening_matrix,
 )
-from support.threads import get_threads, set_threads
+from support.command import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from matconvnet_files import IMAGE_MEAN, cell_row, make_weights, write_matconvnet
+from helpers.matconvnet_files import IMAGE_MEAN, cell_row, make_weights, write_matconvnet
 
 from support import matconvnet
-from support.errors import InputError
+from support.command import InputError
 from support.matconvnet import LAYER_NAMES, download_vgg19, read_matconvnet
 
 VARIANTS = ("beta16", "beta17+")

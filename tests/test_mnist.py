@@ -12,21 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gradients import check_gradient
+from helpers.gradients import check_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnist_mlp_cpu
 from mnist_mlp_cpu import MNIST_MLP, main, read_parameters, shift_pictures
-from support.errors import InputError
-from support.idx import (
+from support.command import InputError
+from support.digits import draw_digits, make_synthetic_mnist
+from support.mnist import (
     find_mnist,
     read_idx_images,
     read_idx_labels,
     read_mnist,
     write_idx,
 )
-from support.synthetic_digits import draw_digits, make_synthetic_mnist
 
 PROGRAM = Path(mnist_mlp_cpu.__file__)
 NAMES = [

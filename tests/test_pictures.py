@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from support.errors import InputError
+from support.command import InputError
 from support.pictures import (
     BACKGROUND,
     WRITE_FORMATS,

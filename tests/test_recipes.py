@@ -12,8 +12,8 @@ sys.path.append(str(ROOT / "picture"))
 
 from make_recipes import make, recipes  # noqa: E402
 
+from style.settings import parse  # noqa: E402
 from style_transfer_cpu import DEFAULTS, VGG19  # noqa: E402
-from support.style_options import parse  # noqa: E402
 
 README = (ROOT / "README.md").read_text("utf-8")
 RECIPES = recipes(README)

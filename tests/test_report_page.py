@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.errors import InputError
+from style.page import _log_ticks, _step_ticks, write_html
+from support.command import InputError
 from support.pictures import read_picture, resize_picture
-from support.report_page import _log_ticks, _step_ticks, write_html
 
 NASTY = """python x.py --content 'a <b>"é"</b> & $title ${x} 画.jpg' --style '</script><!--'"""
 RED, GREEN, YELLOW = (200, 30, 30), (30, 160, 30), (230, 210, 30)

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.errors import InputError
-from support.pictures import read_picture
-from support.reports import (
+from style.report import (
     check_animation_path,
     check_plot_path,
     check_report_path,
@@ -22,6 +20,8 @@ from support.reports import (
     write_animation,
     write_contact_sheet,
 )
+from support.command import InputError
+from support.pictures import read_picture
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 160, 0), (0, 0, 255), (240, 220, 0)
 

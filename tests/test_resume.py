@@ -14,16 +14,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matconvnet_files import make_weights, write_matconvnet
+from helpers.matconvnet_files import make_weights, write_matconvnet
+from helpers.style_pictures import (
+    NARROW,
+    QUICK,
+    ROOT,
+    SHALLOW,
+    call,
+    paint,
+    start,
+    waves,
+    write_folder,
+)
 from PIL import Image
-from style_pictures import NARROW, QUICK, ROOT, SHALLOW, call, paint, start, waves, write_folder
 
 import style_transfer_cpu as demo
-from support import checkpoints, journal
-from support.checkpoints import State, check_same_options, read_checkpoint, write_checkpoint
-from support.errors import InputError
+from style import checkpoint as checkpoints
+from style import journal
+from style.checkpoint import State, check_same_options, read_checkpoint, write_checkpoint
+from style.settings import PICTURE_OPTIONS
+from support.command import InputError
 from support.pictures import read_picture, write_picture
-from support.style_options import PICTURE_OPTIONS
 
 OPTIMIZERS = pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

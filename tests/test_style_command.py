@@ -14,16 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matconvnet_files import IMAGE_MEAN, write_matconvnet
-from oracles import oklab
+from helpers.matconvnet_files import IMAGE_MEAN, write_matconvnet
+from helpers.oracles import oklab
+from helpers.style_pictures import (
+    NARROW,
+    QUICK,
+    SHALLOW,
+    WEIGHTS,
+    call,
+    paint,
+    start,
+    waves,
+    write_folder,
+)
 from PIL import Image, ImageCms
-from style_pictures import NARROW, QUICK, SHALLOW, WEIGHTS, call, paint, start, waves, write_folder
 
 import style_transfer_cpu as demo
+from style import checkpoint as checkpoints
+from style.checkpoint import State, read_checkpoint, write_checkpoint
+from style.colours import match_colours
 from style_transfer_cpu import VGG19
-from support import checkpoints
-from support.checkpoints import State, read_checkpoint, write_checkpoint
-from support.colours import match_colours
 from support.pictures import read_picture, resize_picture, write_picture
 
 SMALL = ["--size", 48, "--steps", 3, "--scales", 1]

@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gradients import check_gradient
-from matconvnet_files import IMAGE_MEAN
-from style_pictures import NARROW, write_folder
+from helpers.gradients import check_gradient
+from helpers.matconvnet_files import IMAGE_MEAN
+from helpers.style_pictures import NARROW, write_folder
 
 import style_transfer_cpu as demo
+from fast.fused import FusedNetwork
 from layers3 import StyleLossLayer
 from style_transfer_cpu import VGG19, Objective, get_random_img
-from support.errors import InputError
-from support.fused import FusedNetwork
+from support.command import InputError
 from support.pictures import read_picture
 
 WANTED = demo.CONTENT_LOSS_LAYERS + demo.STYLE_LOSS_LAYERS

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matconvnet_files import IMAGE_MEAN, make_weights, write_matconvnet
+from helpers.matconvnet_files import IMAGE_MEAN, make_weights, write_matconvnet
 from PIL import Image
 
 import vgg_cpu
-from support.errors import InputError
+from support.command import InputError
 from support.pictures import write_picture
 from vgg_cpu import VGG19, main
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from matconvnet_files import make_weights, write_matconvnet
 
+from helpers.matconvnet_files import make_weights, write_matconvnet
 from style_transfer_cpu import main
 from support.pictures import read_picture, write_picture
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NARROW = make_weights(divisor=16, last_layer="pool5")  # 4, 8, 16, 32 and 32 channels
 
 # (height, width), of different shapes, so that swapped sides are found out

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from fast import strips as threads
 from layers2 import ConvolutionalLayer
 from layers3 import gram
-from support import threads
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_the_work_at_once_and_restores_blas():
 import numpy as np
 from threadpoolctl import threadpool_info
 from layers2 import ConvolutionalLayer
-from support import threads
+from fast import strips as threads
 threads.set_threads(2)
 layer = ConvolutionalLayer(3, 32, 32, 1, 1)
 layer.init_param("he", 0)

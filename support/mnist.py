@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from support.errors import InputError
+from support.command import InputError
 from support.files import atomic_path
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049

@@ -5,15 +5,14 @@ import re
 import shlex
 from pathlib import Path
 
-from support.errors import InputError
+from style.report import check_animation_path, check_plot_path, check_report_path
+from support.command import InputError, bounded
 from support.files import check_output
 from support.matconvnet import FILE_NAME
-from support.options import bounded
 from support.pictures import check_picture_path, parse_colour
-from support.reports import check_animation_path, check_plot_path, check_report_path
 
 # What a checkpoint must agree on with the command line, as the picture depends on it. The files it
-# depends on are compared by what is in them (`support.checkpoints`).
+# depends on are compared by what is in them (`style.checkpoint`).
 PICTURE_OPTIONS = (
     "size", "background", "style_blend", "style_scale", "content_weight", "style_weight",
     "tv_weight", "content_layers", "style_layers", "pooling", "preserve_color", "init", "noise",

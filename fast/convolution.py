@@ -37,7 +37,7 @@ from math import ceil
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from support.threads import run_strips, scratch, strips_of_rows
+from fast.strips import run_strips, scratch, strips_of_rows
 
 # Winograd F(4x4, 3x3) [1]_, interpolation points 0, 1, -1, 2, -2 and infinity.
 BT = np.array(

@@ -11,8 +11,8 @@ the pool took) and the features that somebody asked for. Buffers are kept from s
 
 import numpy as np
 
-import conv_kernels
-from support.threads import run_strips, scratch, strips_of_rows
+from fast import convolution as conv_kernels
+from fast.strips import run_strips, scratch, strips_of_rows
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a 2x2 window, in the order in which ties are broken
 DEAD = 4  # winner of a window whose maximum the ReLU had cut off: no pixel gets a gradient

@@ -1,18 +1,15 @@
-"""How much memory style transfer takes, how much there is, and what to say if it is not enough."""
+"""What this machine offers: memory that is free, memory used, versions of libraries."""
 
 import os
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-from support.errors import InputError
 
 try:
     import resource
 except ImportError:  # Windows has no such module
     resource = None
-
-SAFETY = 1.25  # memory comes in pieces, and not every piece gets used
-LARGE = 2e9  # bytes; what takes more is announced
-SMALL = 32  # pixels a side; no use to anybody
 
 # The limits of a process, and the lines of /proc/self/status that count against them.
 PROCESS_LIMITS = {"RLIMIT_AS": "VmSize", "RLIMIT_DATA": "VmData"}
@@ -63,53 +60,6 @@ def format_bytes(number):
     if number >= 999.5e3:
         return f"{number / 1e6:.0f} MB"
     return f"{number / 1e3:.0f} kB"
-
-
-def style_transfer_bytes(pixels, channels, optimizer):
-    """Estimate how many bytes style transfer takes besides pictures and weights.
-
-    Fitted to the "peak_memory_bytes" of ``style_transfer_cpu.py --scales 1 --report FILE.json`` at
-    sizes from 256 to 1536, with networks of 64 and 4 channels; within a tenth of those for the
-    layers of the defaults, and too much for losses on shallow layers alone.
-
-    Parameters
-    ----------
-    pixels : int
-        Of the largest picture that the network is shown.
-    channels : int
-        Of the network's first layer.
-    optimizer : {"lbfgs", "adam"}
-    """
-    width = channels / 64
-    filters = 620e6 * width**2  # as they are and transformed, forward and backward
-    features = 1900 * width  # a pixel: buffers, masks and targets of the layers
-    optimisation = {"lbfgs": 1170, "adam": 180}[optimizer]  # a pixel: SciPy's memory of ten steps
-    return int(filters + pixels * (features + optimisation))
-
-
-def check_memory(size, pixels, channels, optimizer):
-    """State what a run will take, if that is much; raise `InputError` if it cannot fit.
-
-    Parameters
-    ----------
-    size : int
-        Longest side of the result.
-    pixels, channels, optimizer
-        See `style_transfer_bytes`.
-    """
-    needed, available = style_transfer_bytes(pixels, channels, optimizer), available_bytes()
-    if available is not None and SAFETY * needed > available:
-        fixed = style_transfer_bytes(0, channels, optimizer)
-        largest = int(size * (max(0, available / SAFETY - fixed) / (needed - fixed)) ** 0.5)
-        advice = f"the largest that fits is --size {largest}"
-        if largest < SMALL:
-            advice = "no size fits; close other programs or raise the limit on memory"
-        raise InputError(
-            f"--size {size} needs about {format_bytes(needed)} of memory, too much for the "
-            f"{format_bytes(available)} that are free; {advice}"
-        )
-    if needed > LARGE:
-        print(f"memory: about {format_bytes(needed)}")
 
 
 def _left_to_cgroups(root):
@@ -179,3 +129,28 @@ def _numbers(path):
         if number is not None:
             numbers[name.rstrip(":")] = number * (1024 if unit == "kB" else 1)
     return numbers
+
+
+def library_versions(*names):
+    """Return {name: version} for Python and the installed packages `names`."""
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def peak_memory_bytes():
+    """Return the largest resident size this process has had so far, in bytes (None on Windows)."""
+    try:
+        # Linux's getrusage would count what the parent had when it started this process, too.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+    except (OSError, TypeError):  # no Linux
+        pass
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

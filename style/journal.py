@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from support.checkpoints import write_checkpoint
-from support.errors import InputError
-from support.files import library_versions, peak_memory_bytes, write_json
-from support.interrupts import Stopped
+from fast.strips import get_threads
+from style.checkpoint import write_checkpoint
+from style.page import write_html
+from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
+from support.command import InputError, Stopped
+from support.files import write_json
+from support.machine import library_versions, peak_memory_bytes
 from support.pictures import shrunk, write_picture
-from support.report_page import write_html
-from support.reports import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
-from support.threads import get_threads
 
 PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from support.errors import InputError
+from support.command import InputError
 from support.files import atomic_path
 from support.pictures import resize_picture, shrunk, write_picture
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from support.errors import InputError
-from support.files import atomic_path, library_versions
+from style.settings import INITS, PICTURE_OPTIONS, as_arguments, check_options, parse
+from support.command import InputError
+from support.files import atomic_path
+from support.machine import library_versions
 from support.pictures import parse_colour, read_picture
-from support.style_options import INITS, PICTURE_OPTIONS, as_arguments, check_options, parse
 
 FORMAT = "style transfer checkpoint 1"
 LOSSES = ("content", "style", "tv", "seconds")
@@ -71,7 +72,7 @@ def settle(argv, defaults, layer_names):
     Parameters
     ----------
     argv, defaults, layer_names
-        See `support.style_options.parse`.
+        See `style.settings.parse`.
 
     Returns
     -------

@@ -32,8 +32,8 @@ References
 
 import numpy as np
 
-from support.errors import InputError
-from support.threads import run_strips, single_threaded_blas, strips_of_rows
+from fast.strips import run_strips, single_threaded_blas, strips_of_rows
+from support.command import InputError
 
 # These layers learn. The deeper ones stay random: their patches have 2304 numbers and more, too
 # many for so few pictures, and random blends of learnt features already tell strokes apart.

@@ -14,9 +14,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
-from support.files import atomic_path
-from support.pictures import resize_picture, shrunk
-from support.reports import (
+from style.report import (
     evenly,
     log_limits,
     loss_series,
@@ -24,8 +22,10 @@ from support.reports import (
     style_captions,
     way_there,
 )
+from support.files import atomic_path
+from support.pictures import resize_picture, shrunk
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 
 # Longest sides in pixels, and JPEG qualities.
 LARGE, LARGE_QUALITY = 1600, 92  # result, and content in its place

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from support.errors import InputError
+from support.command import InputError
 from support.files import write_json
-from support.idx import MNIST_FILES, SIDE, read_mnist, write_idx
+from support.mnist import MNIST_FILES, SIDE, read_mnist, write_idx
 
 VERSION = 1  # to be raised whenever other pictures come out of the same seed
 SEED = 20120

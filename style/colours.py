@@ -9,8 +9,8 @@ they need little more memory than the pictures themselves.
 
 import numpy as np
 
+from fast.strips import run_strips, strips_of_rows
 from support.pictures import check_rgb
-from support.threads import run_strips, strips_of_rows
 
 # Linear sRGB to the responses of the eye's three kinds of cones, and their cube roots to lightness
 # L, green-red a and blue-yellow b [1]_; one row for each result.
