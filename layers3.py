@@ -1,11 +1,15 @@
 """What style transfer adds: two losses and an optimiser (course book, experiment 3-3).
 
-A trained network's features say what is in a picture: two pictures with like features look alike
-in content. How often features occur *together*, wherever that is, says what a picture is made of:
-its style. Both are compared here, and Adam then moves the pixels towards smaller differences.
+The features of a trained network describe what is in a picture: two pictures with similar features
+have similar content. Which features occur *together*, anywhere in the picture, describes its style.
+Each loss below compares one of the two. Adam then changes the pixels to make the losses smaller.
 
-Letters: N pictures, C channels, H x W positions; X the features of the picture being made, Y those
-of the content picture.
+The losses here are their formulas. `fast/losses.py` has the same sums for large pictures.
+
+Letters: N pictures, C channels, H x W positions; X the features of the generated picture, Y those
+of the content picture. Features are float32 or float64 arrays of shape (N, C, H, W). Every method
+checks its arguments: TypeError for values that are not floating point, ValueError for shapes that
+do not match.
 
 References
 ----------
@@ -14,32 +18,19 @@ References
 .. [2] D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
 """
 
-import weakref
-from math import ceil
-
 import numpy as np
 
-from fast.strips import run_strips, scratch, strips_of_rows
 from support.checks import check_pictures, check_positive, check_shape
-
-STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
-
-
-def strips_of(x):
-    """Return (picture, first row, last row + 1) of the parts of x (N, H, W, C) for threads."""
-    N, H, W, C = x.shape
-    rows = STRIP_BYTES // (W * C * x.itemsize)
-    return strips_of_rows(N, H, min(rows, ceil(H / 2)))
 
 
 class ContentLossLayer:
-    """How far the features of two pictures differ, position by position.
+    """The difference between the features of two pictures, position by position.
 
         L     = 1 / (2 N C H W) * sum (X - Y)^2
         dL/dX = 1 / (N C H W) * (X - Y)
 
     Book: section 3-3; paper: [1]_, equation 1, here divided by the number of features so that the
-    loss does not grow with the picture.
+    loss does not grow with the size of the picture.
 
     Examples
     --------
@@ -52,64 +43,31 @@ class ContentLossLayer:
     """
 
     def forward(self, input_layer, content_layer):
-        """Return the loss.
-
-        Parameters
-        ----------
-        input_layer, content_layer : ndarray of shape (N, C, H, W)
-            X and Y.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the two differ in shape, or are not floating-point arrays of this form.
-        """
+        """Return the loss, a float, for X = `input_layer` and Y = `content_layer`."""
         self._check(input_layer, content_layer)
-        # (N, C, H, W) -> (N, H, W, C), views
-        x, y = (features.transpose(0, 2, 3, 1) for features in (input_layer, content_layer))
-        strips = strips_of(x)
-        sums = np.zeros(len(strips))
-
-        def strip(i, n, y0, y1):
-            difference = x[n, y0:y1] - y[n, y0:y1]
-            np.square(difference, out=difference)
-            sums[i] = difference.sum()
-
-        run_strips(strip, [(i, *part) for i, part in enumerate(strips)])
-        return float(sums.sum()) / (2 * input_layer.size)
+        return float(np.sum(np.square(input_layer - content_layer))) / (2 * input_layer.size)
 
     def backward(self, input_layer, content_layer):
-        """Return dL/dX, of the shape of `input_layer`; parameters and errors as in `forward`.
+        """Return dL/dX, an array of the shape of `input_layer`.
 
-        Of the sum only one term holds a given X, and d/dX (X - Y)^2 / 2 = X - Y.
+        Each X occurs in one term of the sum, and d/dX (X - Y)^2 / 2 = X - Y.
         """
         self._check(input_layer, content_layer)
-        # (N, C, H, W) -> (N, H, W, C), views
-        x, y = (features.transpose(0, 2, 3, 1) for features in (input_layer, content_layer))
-        dx = np.empty(x.shape, x.dtype)
+        return ((input_layer - content_layer) / input_layer.size).astype(input_layer.dtype)
 
-        def strip(n, y0, y1):
-            np.subtract(x[n, y0:y1], y[n, y0:y1], out=dx[n, y0:y1], casting="same_kind")
-            dx[n, y0:y1] *= 1 / input_layer.size
-
-        run_strips(strip, strips_of(x))
-        return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
-
-    def _check(self, input_layer, content_layer):
+    @staticmethod
+    def _check(input_layer, content_layer):
         check_pictures("input_layer", input_layer)
         check_shape("content_layer", content_layer, input_layer.shape)
 
 
 def gram(features):
-    """Return the Gram matrices of features: how strongly each two channels occur together.
+    """Return the Gram matrices of features: how strongly each pair of channels occurs together.
 
         G[n, i, j] = sum over h, w of  F[n, i, h, w] * F[n, j, h, w]
 
-    Where something is has gone from G, as the sum runs over all positions.
+    G does not say where a feature occurs, because the sum runs over all positions. Paper: [1]_,
+    equation 3.
 
     Parameters
     ----------
@@ -119,30 +77,13 @@ def gram(features):
     -------
     ndarray of shape (N, C, C)
     """
-    x = features.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
-    N, H, W, C = x.shape
-    strips = strips_of(x)
-    each = len(strips) // N  # strips of one picture
-    groups = min(each, 8)  # which strips add up in which order must not hang on the threads
-    sums = np.zeros((N, groups, C, C), x.dtype)
-
-    def group(n, g):
-        for _, y0, y1 in strips[n * each + g : (n + 1) * each : groups]:
-            rows = scratch("features", (y1 - y0, W, C), x.dtype)
-            np.copyto(rows, x[n, y0:y1])
-            rows = rows.reshape((y1 - y0) * W, C)
-            sums[n, g] += rows.T @ rows  # NumPy sees the symmetry and computes one half
-
-    run_strips(group, [(n, g) for n in range(N) for g in range(groups)])
-    return sums.sum(axis=1)
-
-
-def _nothing():
-    """Stand in for a weak reference before there is anything to refer to."""
+    N, C, H, W = features.shape
+    F = features.reshape(N, C, H * W)  # (N, C, H, W) -> (N, C, H W)
+    return F @ F.transpose(0, 2, 1)  # (N, C, H W) @ (N, H W, C) -> (N, C, C)
 
 
 class StyleLossLayer:
-    """How far the Gram matrices of two pictures differ.
+    """The difference between the Gram matrices of two pictures.
 
         L     = 1 / (4 N C^2 H^2 W^2) * sum (G - A)^2        G = gram(X), A = gram(style)
         dL/dX = 1 / (N C^2 H^2 W^2) * (G - A) X              for each picture, X as (C, H W)
@@ -152,24 +93,19 @@ class StyleLossLayer:
     Attributes
     ----------
     gram_input : ndarray of shape (N, C, C)
-        G of the last `forward`.
+        G of the last call.
     gram_style : ndarray of shape (N, C, C) or (1, C, C)
-        A, as it was compared with G.
-    style_per_position : ndarray of shape (N, C, C) or (1, C, C)
-        Gram matrices of the style as it was given, divided by its number of positions.
+        A of the last call.
     div : int
-        C^2 H^2 W^2 of the last `forward`.
+        C^2 H^2 W^2 of the last call.
 
     Notes
     -----
-    A Gram matrix grows with the number of positions. For a style picture of another size (H'x W')
-    A is therefore multiplied by H W / (H' W'): the same texture then gives the same A.
+    A Gram matrix grows with the number of positions. For a style picture of a different size
+    (H' x W') A is therefore multiplied by H W / (H' W'): the same texture then gives the same A.
 
-    The gradient multiplies X, the features of the picture being made; many published versions
-    multiply those of the style picture, which is not the gradient of this loss.
-
-    A is computed once for each style: as long as `forward` is given the same array object (do not
-    change it in place) or none at all, it is kept.
+    The gradient multiplies X, the features of the generated picture. Many published versions
+    multiply the features of the style picture, which is not the gradient of this loss.
 
     Examples
     --------
@@ -182,178 +118,87 @@ class StyleLossLayer:
     """
 
     def __init__(self):
-        self.style_per_position = None
-        self.gram_style = None
         self.gram_input = None
-        self.div = None
-        # the arrays seen last; weak references, which only serve to tell whether these are others
-        self._input = _nothing
-        self._style = _nothing
-        self._positions = None  # H W of that input
-        self._style_shape = None
-
-    def set_style(self, style_layer):
-        """Compute and keep A; the features themselves are not kept.
-
-        Parameters
-        ----------
-        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W')
-            Features of the style picture.
-        """
-        check_pictures("style_layer", style_layer)
-        self.set_gram(gram(style_layer) / (style_layer.shape[2] * style_layer.shape[3]))
-        self._style = weakref.ref(style_layer)
-        self._style_shape = style_layer.shape
-
-    def set_gram(self, per_position):
-        """Keep A as it is given, for example the mean of several styles'.
-
-        Parameters
-        ----------
-        per_position : ndarray of shape (N, C, C) or (1, C, C)
-            Gram matrices divided by the number of positions they were summed over.
-        """
-        self.style_per_position = per_position
-        self._style = _nothing
-        self._style_shape = per_position.shape
         self.gram_style = None
+        self.div = None
 
-    def forward(self, input_layer, style_layer=None):
+    def forward(self, input_layer, style_layer):
         """Return the loss.
 
         Parameters
         ----------
         input_layer : ndarray of shape (N, C, H, W)
             X.
-        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W'), optional
-            Features of the style picture; H' and W' may differ from H and W. None stands for the
-            style of the last call, or of `set_style`.
+        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W')
+            Features of the style picture; H' and W' may differ from H and W.
 
         Returns
         -------
         float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the numbers of channels or pictures do not match, or one of the two is not a
-            floating-point array of this form.
         """
-        check_pictures("input_layer", input_layer)
-        if style_layer is not None and self._style() is not style_layer:
-            check_pictures("style_layer", style_layer, input_layer.shape[1])
-            self._check_match(input_layer, style_layer.shape)
-            self.set_style(style_layer)
-        self._check_match(input_layer, self._style_shape)
-        N, C, H, W = input_layer.shape
-        if self.gram_style is None or self._positions != H * W:
-            self.gram_style = self.style_per_position * (H * W)
-        self.div = C**2 * (H * W) ** 2
-        self.gram_input = gram(input_layer)
-        self._input = weakref.ref(input_layer)
-        self._positions = H * W
-        difference = (self.gram_input - self.gram_style) / (H * W)  # scaled first: no overflow
+        N, C, H, W = self._compare(input_layer, style_layer)
+        # Divided by H W before squaring: the squares of large features would overflow float32.
+        difference = (self.gram_input - self.gram_style) / (H * W)
         return float(np.sum(np.square(difference))) / (4 * N * C**2)
 
-    def backward(self, input_layer, style_layer=None):
-        """Return dL/dX, from the Gram matrices of `forward`.
+    def backward(self, input_layer, style_layer):
+        """Return dL/dX, an array of the shape of `input_layer`; parameters as in `forward`.
 
         By the chain rule dL/dX = sum over i, j of  dL/dG[i, j] * dG[i, j]/dX. The first factor is
-        (G - A)[i, j] / (2 N C^2 H^2 W^2); X[i, p] occurs in row i and in column i of G, each time
-        multiplied by the other channel at the same position p, and G - A is symmetric:
+        (G - A)[i, j] / (2 N C^2 H^2 W^2). X[i, p] occurs in row i and in column i of G, each time
+        multiplied by the other channel at the same position p, and G - A is symmetric, so
 
             dL/dX[i, p] = 2 * sum over j of  (G - A)[i, j] X[j, p] / (2 N C^2 H^2 W^2)
-
-        Parameters
-        ----------
-        input_layer, style_layer : ndarray
-            As in `forward`, which is called first if these are not the arrays it saw last.
-
-        Returns
-        -------
-        ndarray of shape (N, C, H, W)
-
-        Raises
-        ------
-        ValueError, TypeError
-            As in `forward`.
         """
-        another_style = style_layer is not None and self._style() is not style_layer
-        if self._input() is not input_layer or another_style or self.gram_style is None:
-            self.forward(input_layer, style_layer)
+        N, C, H, W = self._compare(input_layer, style_layer)
+        X = input_layer.reshape(N, C, H * W)  # (N, C, H, W) -> (N, C, H W)
+        scaled = (self.gram_input - self.gram_style) / (H * W) / (N * C**2 * H * W)
+        dX = scaled.astype(X.dtype) @ X  # (N, C, C) @ (N, C, H W) -> (N, C, H W)
+        return dX.reshape(N, C, H, W)
+
+    def _compare(self, input_layer, style_layer):
+        """Set G, A and div; return the shape of `input_layer`."""
+        check_pictures("input_layer", input_layer)
+        check_pictures("style_layer", style_layer, input_layer.shape[1])
         N, C, H, W = input_layer.shape
-        scaled = self.gram_gradient()
-        x = input_layer.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
-        dx = np.empty((N, H, W, C), x.dtype)
-
-        def strip(n, y0, y1):
-            rows = scratch("features", (y1 - y0, W, C), x.dtype)
-            np.copyto(rows, x[n, y0:y1])
-            # As rows of pixels, X^T (G - A): (P, C) @ (C, C)
-            np.matmul(rows.reshape(-1, C), scaled[n], out=dx[n, y0:y1].reshape(-1, C))
-
-        run_strips(strip, strips_of(x))
-        return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
-
-    def gram_gradient(self):
-        """Return the matrix that `backward` multiplies with: (G - A) / (N C^2 H^2 W^2).
-
-        It is all that a network needs to know of this loss which has X at hand itself
-        (`fast.fused`), and far smaller than the gradient.
-
-        Returns
-        -------
-        ndarray of shape (N, C, C)
-
-        Raises
-        ------
-        RuntimeError
-            If called before `forward`.
-        """
-        if self.gram_input is None or self.gram_style is None:
-            raise RuntimeError("gram_gradient needs a forward pass first")
-        # in two steps: the number of positions to the fourth power would overflow float32
-        positions = self._positions
-        difference = (self.gram_input - self.gram_style) / positions
-        scaled = difference / (len(difference) * difference.shape[1] ** 2 * positions)
-        return scaled.astype(self.gram_input.dtype, copy=False)
-
-    def _check_match(self, input_layer, style_shape):
-        if style_shape is None:
-            raise RuntimeError("the first call needs a style_layer, or set_style before it")
-        N, C = input_layer.shape[:2]
-        if style_shape[0] not in (1, N) or style_shape[1] != C:
+        if len(style_layer) not in (1, N):
             raise ValueError(
-                f"expected style_layer of 1 or {N} pictures with {C} channels, got {style_shape}"
+                f"expected style_layer of 1 or {N} pictures with {C} channels, "
+                f"got {style_layer.shape}"
             )
+        ratio = H * W / (style_layer.shape[2] * style_layer.shape[3])
+        self.gram_input = gram(input_layer)
+        self.gram_style = gram(style_layer) * ratio
+        self.div = C**2 * (H * W) ** 2
+        return N, C, H, W
 
 
 class AdamOptimizer:
-    """Gradient descent in which every pixel has a step length of its own.
+    """Gradient descent in which every pixel has its own step length.
 
         m <- beta1 m + (1 - beta1) g             mean of the recent gradients
         v <- beta2 v + (1 - beta2) g^2           mean of their squares
         x <- x - lr * m^ / (sqrt(v^) + eps)      m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)
 
-    Where the gradient keeps its sign, m^ / sqrt(v^) is near 1 and x moves by lr a step; where it
-    flickers, x stays. m and v start at 0 and would be too small at first; m^ and v^ make up for
-    that, from step t = 1. Book: section 3-3; paper: [2]_, algorithm 1.
+    Where the gradient keeps its sign, m^ / sqrt(v^) is near 1 and x moves by lr a step. Where the
+    sign changes often, x hardly moves. m and v start at 0 and are too small at first; m^ and v^
+    correct this, from step t = 1. Book: section 3-3; paper: [2]_, algorithm 1.
 
     Parameters
     ----------
     lr : float
-        Learning rate, the longest step, in units of x (for a picture, levels of 0 to 255).
+        Learning rate: about the longest step, in units of x (for a picture, levels of 0 to 255).
     diff_shape : sequence of int
         Shape of x and of its gradient.
 
     Attributes
     ----------
     mt, vt : ndarray of shape diff_shape
-        m and v above, of the dtype of the gradients.
+        m and v above, of the dtype of x.
     step : int
         t above, the number of updates so far.
     beta1, beta2, eps : float
-        0.9, 0.999 and 1e-8; eps stands outside the root.
+        0.9, 0.999 and 1e-8; eps is outside the root.
 
     Examples
     --------
@@ -387,21 +232,14 @@ class AdamOptimizer:
         Returns
         -------
         ndarray of shape diff_shape
-            Of the dtype of `input`; a new array.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a shape is another or the values are not floating point.
+            A new array of the dtype of `input`.
         """
         check_shape("input", input, self.mt.shape)
         check_shape("grad", grad, self.mt.shape)
         self.step += 1
-        # m and v keep the dtype of x
-        self.mt = (self.beta1 * self.mt + (1 - self.beta1) * grad).astype(input.dtype, copy=False)
-        self.vt = (self.beta2 * self.vt + (1 - self.beta2) * grad**2).astype(
-            input.dtype, copy=False
-        )
-        m = self.mt / (1 - self.beta1**self.step)
-        v = self.vt / (1 - self.beta2**self.step)
-        return input - float(self.lr) * m / (np.sqrt(v) + self.eps)
+        m = self.beta1 * self.mt + (1 - self.beta1) * grad
+        v = self.beta2 * self.vt + (1 - self.beta2) * grad**2
+        self.mt, self.vt = (moment.astype(input.dtype, copy=False) for moment in (m, v))
+        m_hat = self.mt / (1 - self.beta1**self.step)
+        v_hat = self.vt / (1 - self.beta2**self.step)
+        return input - float(self.lr) * m_hat / (np.sqrt(v_hat) + self.eps)

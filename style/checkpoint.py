@@ -1,11 +1,10 @@
-"""Checkpoints of style transfer: all that it takes to go on to the very same picture.
+"""Checkpoints of style transfer: everything a run needs to resume and make the very same picture.
 
-A checkpoint is an .npz file of plain arrays, nothing pickled: the picture as it stands, the
-optimiser's memory, the losses and the frames so far, and a text (JSON) with the options, the place
-in the run, and digests of the pictures and filters, by which they are recognised.
+A checkpoint is an .npz file of plain arrays, nothing pickled: the picture so far, the optimiser's
+state, the losses and frames so far, and a text (JSON) with the options, the position in the run,
+and digests that identify the pictures and filters.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -15,108 +14,100 @@ from pathlib import Path
 
 import numpy as np
 
-from style.settings import INITS, PICTURE_OPTIONS, as_arguments, check_options, parse
+from style.plan import Position
+from style.settings import (
+    DEFAULTS,
+    FILTERS,
+    INITS,
+    OPTIONS,
+    Files,
+    Settings,
+    as_arguments,
+    check_files,
+    flag,
+    parse,
+    texts,
+)
 from support.command import InputError
 from support.files import atomic_path
 from support.machine import library_versions
-from support.pictures import parse_colour, read_picture
 
 FORMAT = "style transfer checkpoint 1"
 LOSSES = ("content", "style", "tv", "seconds")
-LISTS_OF_PATHS = ("style", "report")
-MEMORY = {"adam": {"m", "v"}, "lbfgs": set()}  # what each optimiser keeps
-NAMES = (None, *INITS, "kmeans", "random")  # what --init and --weights take besides files
+OPTIMIZER_STATE = {"adam": {"m", "v"}, "lbfgs": set()}  # names of the arrays
 
 
 @dataclass
-class State:
-    """Where a run stands.
+class Checkpoint:
+    """What a checkpoint file holds.
 
     Attributes
     ----------
     options : dict
         The command's options as JSON can hold them, with absolute paths.
     digests : dict of str to str
-        Of the pictures and filters it works with.
-    scale, step : int
-        Number of the scale, from 0, and steps done at this scale.
-    image : ndarray of shape (1, 3, H, W) or None
-        The picture as it stands, a network's input; None before the start.
-    memory : dict of str to ndarray
-        What the optimiser knows besides: m and v of Adam, nothing for L-BFGS.
+        Of the pictures and filters in use.
+    position : Position or None
+        None before the first step.
     losses : list of dict of str to float
         'content', 'style', 'tv' and 'seconds' of each step.
     frames : list of (int, ndarray of shape (h, w, 3))
         Steps and uint8 pictures for the animation and the reports.
     versions : dict of str to str
-        Of the libraries that the checkpoint was made with.
+        Of the libraries that made the checkpoint.
     """
 
     options: dict = field(default_factory=dict)
     digests: dict = field(default_factory=dict)
-    scale: int = 0
-    step: int = 0
-    image: np.ndarray | None = None
-    memory: dict = field(default_factory=dict)
+    position: Position | None = None
     losses: list = field(default_factory=list)
     frames: list = field(default_factory=list)
     versions: dict = field(default_factory=dict)
 
 
-def settle(argv, defaults, layer_names):
-    """Return the command's options, and the state to begin from.
+def read_options(argv):
+    """Return the command's options and the checkpoint to resume from.
 
-    An option is what the command line says, else what the checkpoint of --resume has, else the
+    An option has the value on the command line, else that in the checkpoint of --resume, else its
     default.
 
-    Parameters
-    ----------
-    argv, defaults, layer_names
-        See `style.settings.parse`.
-
     Returns
     -------
-    options : argparse.Namespace
-    state : State
+    files : Files
+    settings : Settings
+    checkpoint : Checkpoint
+        An empty one without --resume.
     """
-    given = parse(argv, defaults, layer_names)
-    state, saved = State(), {}
+    given = parse(argv)
+    checkpoint, saved = Checkpoint(), {}
     if "resume" in given:
-        state = read_checkpoint(given["resume"])
-        # Read as a command line, what is in the file is checked like one.
-        saved = parse(as_arguments(argparse.Namespace(**state.options)), defaults, layer_names)
+        checkpoint = read_checkpoint(given["resume"])
+        # Read as a command line, the content of the file is checked like one.
+        saved = parse(as_arguments(checkpoint.options))
         check_same_options(given["resume"], saved, given)
-        saved["checkpoint"] = given["resume"]  # and not the file that this one may be a copy of
+        saved["checkpoint"] = given["resume"]  # not the file that this one may be a copy of
     elif "checkpoint" in given and given["checkpoint"].is_file():
-        read_checkpoint(given["checkpoint"])  # what is something else is not overwritten
-    options = argparse.Namespace(**{**defaults, **saved, **given})
-    if options.init not in INITS and options.scales is None:
-        options.scales = 1  # a coarse scale would only blur the picture to start from
-    check_options(options)
-    return options, state
+        read_checkpoint(given["checkpoint"])  # a file of another kind is not overwritten
+    options = {**DEFAULTS, **saved, **given}
+    files, settings = (
+        kind(**{name: options[name] for name in kind.__dataclass_fields__})
+        for kind in (Files, Settings)
+    )
+    check_files(files, settings.init)
+    return files, settings, checkpoint
 
 
-def read_pictures(options, state):
-    """Read what the options name; raise `InputError` if a checkpoint was made with other pictures.
-
-    Returns
-    -------
-    content : ndarray of shape (H, W, 3)
-    styles : list of ndarray of shape (h, w, 3)
-    start : ndarray of shape (h, w, 3) or None
-        The picture that --init names, if it names one.
-    """
-    background = parse_colour(options.background)
-    content = read_picture(options.content, background)
-    styles = [read_picture(path, background) for path in options.style]
-    start = None if options.init in INITS else read_picture(options.init, background)
-    digests = {"content picture": digest(content), "set of style pictures": digest(*styles)}
-    if start is not None:
-        digests["picture to start from"] = digest(start)
-    if options.resume:
-        check_same_digests(options.resume, state, digests)
-    state.digests.update(digests)
-    return content, styles, start
+def options_to_keep(files, settings):
+    """Return the options as JSON can hold them, with absolute paths."""
+    kept = {}
+    for name, value in {**vars(files), **vars(settings)}.items():
+        if OPTIONS[name].metadata["read"] is Path:
+            paths = [str(Path(path).absolute()) for path in texts(value)]
+            value = paths if isinstance(value, list) else next(iter(paths), None)
+        elif name in ("init", "weights") and value not in (None, *INITS, *FILTERS):
+            value = str(Path(value).absolute())
+        kept[name] = value
+    return kept
 
 
 def digest(*arrays):
@@ -128,70 +119,67 @@ def digest(*arrays):
     return total.hexdigest()
 
 
-def options_to_keep(options):
-    """Return the command's options (a Namespace) as JSON can hold them, with absolute paths."""
-    kept = {}
-    for name, value in vars(options).items():
-        if isinstance(value, Path):
-            value = str(value.absolute())
-        elif name in LISTS_OF_PATHS:
-            value = [str(path.absolute()) for path in value]
-        elif name in ("init", "weights") and value not in NAMES:
-            value = str(Path(value).absolute())
-        kept[name] = value
-    return kept
+def run_digests(content, styles, start, image_mean, layers):
+    """Return what identifies the pictures and filters of a run, as a dict of what to digest."""
+    digests = {"content picture": digest(content), "set of style pictures": digest(*styles)}
+    if start is not None:
+        digests["picture to start from"] = digest(start)
+    convolutions = [layer for name, layer in layers.items() if name.startswith("conv")]
+    parameters = [array for layer in convolutions for array in (layer.weight, layer.bias)]
+    return {**digests, "set of filters": digest(image_mean, *parameters)}
 
 
-def write_checkpoint(path, state):
-    """Write `state` to `path`, complete or not at all."""
+def write_checkpoint(path, checkpoint):
+    """Write `checkpoint` to `path`, completely or not at all."""
+    position = checkpoint.position
     head = {
         "format": FORMAT,
-        "options": state.options,
-        "digests": state.digests,
-        "scale": state.scale,
-        "step": state.step,
-        "memory": list(state.memory),
+        "options": checkpoint.options,
+        "digests": checkpoint.digests,
+        "scale": position.scale,
+        "step": position.step,
+        "memory": list(position.optimizer_state),
         "versions": library_versions("numpy", "scipy"),
     }
-    done = len(state.losses)
-    frames = [(step, frame) for step, frame in state.frames if step <= done]
-    losses = [[losses[name] for name in LOSSES] for losses in state.losses]
+    done = len(checkpoint.losses)
+    frames = [(step, frame) for step, frame in checkpoint.frames if step <= done]
+    losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
     with atomic_path(path, "the checkpoint") as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             head=np.array(json.dumps(head)),
-            image=state.image,
+            image=position.image,
             losses=np.array(losses, np.float64).reshape(done, len(LOSSES)),
             frame_steps=np.array([step for step, _ in frames], np.int64),
             frames=np.array([frame for _, frame in frames], np.uint8),
-            **{f"memory_{name}": array for name, array in state.memory.items()},
+            **{f"memory_{name}": array for name, array in position.optimizer_state.items()},
         )
 
 
 def read_checkpoint(path):
-    """Return the `State` in a file of `write_checkpoint`.
+    """Return the `Checkpoint` in a file of `write_checkpoint`.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is damaged or something else.
+        If there is no such file, or it is damaged or of another kind.
     """
     try:
         # Opened here: NumPy would leave the file open where it is no whole .npz.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
             if head["format"] != FORMAT:
-                raise InputError(f"{path} is of another version of this program ({head['format']})")
-            state = State(
-                head["options"], head["digests"], head["scale"], head["step"], file["image"],
-                {name: file[f"memory_{name}"] for name in head["memory"]},
-            )  # fmt: skip
-            for row in file["losses"].tolist():
-                state.losses.append(dict(zip(LOSSES, row, strict=True)))
-            steps, frames = file["frame_steps"].tolist(), file["frames"]
-            state.frames = list(zip(steps, frames, strict=True))
-            state.versions = head["versions"]
-            _check(state)
+                raise InputError(
+                    f"{path} was made by a different version of this program ({head['format']})"
+                )
+            state = {name: file[f"memory_{name}"] for name in head["memory"]}
+            position = Position(head["scale"], head["step"], file["image"], state)
+            losses = [dict(zip(LOSSES, row, strict=True)) for row in file["losses"].tolist()]
+            frames = list(zip(file["frame_steps"].tolist(), file["frames"], strict=True))
+            checkpoint = Checkpoint(
+                head["options"], head["digests"], position, losses, frames, head["versions"]
+            )
+            _check(checkpoint)
     except InputError:
         raise
     except FileNotFoundError:
@@ -200,125 +188,88 @@ def read_checkpoint(path):
         raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
             NotImplementedError) as error:  # fmt: skip
-        raise InputError(f"{path} is no checkpoint of this program, or is damaged") from error
-    return state
+        raise InputError(f"{path} is not a checkpoint of this program, or is damaged") from error
+    return checkpoint
 
 
-def _check(state):
-    """Raise `ValueError` unless the arrays of a state have the form that they must have."""
-    image = state.image
-    arrays = [image, *state.memory.values()]
+def _check(checkpoint):
+    """Raise `ValueError` unless the parts of a checkpoint have the form that they must have."""
+    scale, step, image, state = checkpoint.position
+    arrays = [image, *state.values()]
+    losses = [loss for losses in checkpoint.losses for loss in losses.values()]
     well_formed = (
         image.ndim == 4
         and image.shape[:2] == (1, 3)
         and all(array.dtype == np.float32 and array.shape == image.shape for array in arrays)
         and all(np.isfinite(array).all() for array in arrays)
-        and type(state.scale) is type(state.step) is int
-        and state.scale >= 0
-        and 0 <= state.step <= len(state.losses)
-        and all(math.isfinite(loss) for losses in state.losses for loss in losses.values())
+        and type(scale) is type(step) is int
+        and scale >= 0
+        and 0 <= step <= len(checkpoint.losses)
+        and all(map(math.isfinite, losses))
         and all(frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
-                for _, frame in state.frames)
-        and isinstance(state.options, dict)
-        and isinstance(state.digests, dict)
+                for _, frame in checkpoint.frames)
+        and isinstance(checkpoint.options, dict)
+        and checkpoint.options.keys() <= OPTIONS.keys()
+        and isinstance(checkpoint.digests, dict)
     )  # fmt: skip
     if not well_formed:
         raise ValueError("unexpected shapes or values")
 
 
 def check_same_options(path, saved, given):
-    """Raise `InputError` if options given on the command line differ from a checkpoint's.
+    """Raise `InputError` if options of the command line differ from those of a checkpoint.
 
     Parameters
     ----------
     path : Path
-        The checkpoint's.
-    saved : dict
-        Its options, without those that are None.
-    given : dict
-        Options that were given; those that do not change the picture may differ.
+        Of the checkpoint.
+    saved, given : dict
+        Options by name. Those that do not change the picture may differ.
     """
-    for name in PICTURE_OPTIONS:
-        if name == "init" and not {given.get(name), saved.get(name)} & set(INITS):
+    for name in given:
+        if not OPTIONS[name].metadata["fixed"]:
+            continue
+        if name == "init" and not {given[name], saved.get(name)} & set(INITS):
             continue  # two files, or one and nothing: their digests tell
         if name == "checkpoint_every" and saved.get("optimizer") == "adam":
             continue
-        if name in given and given[name] != saved.get(name):
-            option = "--" + name.replace("_", "-")
+        if given[name] != saved.get(name):
             raise InputError(
-                f"{path} was made with {_shown(option, saved.get(name))}, and now it is "
-                f"{_shown(option, given[name])}; leave it out to go on, or start anew (--init "
+                f"{path} was made with {_shown(name, saved.get(name))}, and now it is "
+                f"{_shown(name, given[name])}; leave it out to resume, or start a new run (--init "
                 "takes a picture to start from)"
             )
 
 
-def _shown(option, value):
-    """Return an option and its value as the command line has them."""
-    if isinstance(value, dict):
-        value = " ".join(f"{layer}:{weight:g}" for layer, weight in value.items())
-    elif isinstance(value, list):
-        value = " ".join(map(str, value))
-    return f"no {option}" if value is None else f"{option} {value}"
+def _shown(name, value):
+    """Return an option and its value as on the command line."""
+    return " ".join([flag(name), *texts(value)]) if value is not None else f"no {flag(name)}"
 
 
-def check_place(options, state, scales):
-    """Raise `InputError` unless the place that a checkpoint names is one of this run.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    state : State
-    scales : list of dict
-        'height', 'width' and 'steps' of each size.
-    """
-    if state.image is None:
-        return
-    scale = scales[min(state.scale, len(scales) - 1)]
-    if (
-        state.scale >= len(scales)
-        or state.step > scale["steps"]
-        or state.image.shape != (1, 3, scale["height"], scale["width"])
-        or (state.step > 0 and set(state.memory) != MEMORY[options.optimizer])
-    ):
-        raise InputError(f"{options.resume} is damaged: it does not fit its own options")
-    versions = library_versions("numpy", "scipy")
-    if versions != state.versions:
-        print(f"note: {options.resume} was made with other versions of Python, NumPy or SciPy; the "
-              "picture may differ in its last bits")  # fmt: skip
-
-
-def check_filters(options, state, image_mean, network):
-    """Raise `InputError` if a checkpoint was made with other filters than the network's.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    state : State
-        Takes the digest.
-    image_mean : ndarray of shape (3,)
-    network : FusedNetwork
-    """
-    convolutions = [stage.conv for stage in network.stages]
-    parameters = [array for conv in convolutions for array in (conv.weight, conv.bias)]
-    digests = {"set of filters": digest(image_mean, *parameters)}
-    if options.resume:
-        check_same_digests(options.resume, state, digests)
-    state.digests.update(digests)
-
-
-def check_same_digests(path, state, digests):
-    """Raise `InputError` if pictures or filters are not those that a checkpoint was made with.
+def check_resumable(path, checkpoint, digests, scales, optimizer):
+    """Raise `InputError` unless a checkpoint fits the pictures, filters and scales of the run.
 
     Parameters
     ----------
     path : Path
-        The checkpoint's.
-    state : State
+        Of the checkpoint.
+    checkpoint : Checkpoint
     digests : dict of str to str
-        Some or all of those that are to agree.
+        Of the pictures and filters of this run.
+    scales : list of Scale
+    optimizer : str
     """
     for what, value in digests.items():
-        if state.digests.get(what) != value:
+        if checkpoint.digests.get(what) != value:
             raise InputError(
-                f"{path} was made with another {what}; give the same again, or start anew"
+                f"{path} was made with a different {what}; give the same one, or start a new run"
             )
+    number, step, image, state = checkpoint.position
+    scale = scales[min(number, len(scales) - 1)]
+    if (
+        number >= len(scales)
+        or step > scale.steps
+        or image.shape != (1, 3, scale.height, scale.width)
+        or (step > 0 and set(state) != OPTIMIZER_STATE[optimizer])
+    ):
+        raise InputError(f"{path} is damaged: it does not fit its own options")

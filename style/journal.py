@@ -1,10 +1,14 @@
-"""Following a run of style transfer: progress bar, losses, pictures on the way, checkpoints."""
+"""What the command does besides optimising: progress, pictures on the way, checkpoints, reports.
+
+A `Journal` only listens: it is told of each step and changes nothing of the run.
+"""
 
 import math
 import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,232 +17,214 @@ from fast.strips import get_threads
 from style.checkpoint import write_checkpoint
 from style.page import write_html
 from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
-from support.command import InputError, Stopped
+from style.settings import command_line, texts
+from support.command import InputError
 from support.files import write_json
 from support.machine import library_versions, peak_memory_bytes
 from support.pictures import shrunk, write_picture
 
 PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
-MOST_FRAMES = 200  # whatever it says
-OVERHEAD = 16_000  # pixels that would take as long as what a step takes besides its pixels
+MOST_FRAMES = 200  # whatever it says: they are kept in memory and in checkpoints
+OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
 
 
 class Journal:
-    """What happens beside the optimisation after each step of it.
+    """Follows a run of the command: to be called with each `Step`, inside a ``with`` block.
 
     The bar counts work, not steps: a step on half the width and height is little more than a
-    quarter of one.
+    quarter of the work.
 
     Parameters
     ----------
-    state : State
-        Where the run stands; kept up to date.
-    scales : list of dict
-        'height', 'width' and 'steps' of each size, from coarse to fine.
-    finished : callable
-        ``finished(image)`` returns a network's input (1, 3, H, W) as the picture to be saved,
-        uint8 (H, W, 3) of the size of the result.
-    stop : StopRequest
-    options : argparse.Namespace
-        The command's options.
+    files : Files
+    checkpoint_every : int
+        Steps between checkpoints.
+    scales : list of Scale
+    checkpoint : Checkpoint
+        Of the run to resume, or one without a position.
     """
 
-    def __init__(self, state, scales, finished, stop, options):
-        self.start_time = time.perf_counter()
-        self.steps = sum(scale["steps"] for scale in scales)
-        self.resumed_at = len(state.losses)
-        self.state = state
+    def __init__(self, files, checkpoint_every, scales, checkpoint):
+        self.files = files
+        self.checkpoint_every = checkpoint_every
         self.scales = scales
-        self.finished = finished
-        self.stop = stop
-        self.options = options
-        self.checkpoint = options.checkpoint or options.resume
-        self.image = state.image  # of the last step whose losses were finite
-        self.losses = list(state.losses)  # one dict a step; `state` has those up to its own step
-        self.written = len(self.losses)  # steps that the checkpoint holds
-        self.frame_every = None
-        pages = [path for path in options.report if path.suffix.lower() == ".html"]
-        if options.animation or options.contact_sheet or pages:
-            every = options.save_every or math.ceil(self.steps / FRAMES)
-            self.frame_every = max(every, math.ceil(self.steps / MOST_FRAMES))
-        # the scale being worked at
-        self.scale = state.scale
-        self.steps_before = 0
-        self.last_time = time.perf_counter()
+        self.restart = checkpoint  # as of the last step from which the run can resume
+        self.steps = sum(scale.steps for scale in scales)
+        self.losses = list(checkpoint.losses)  # one dict a step, up to the latest
+        self.frames = list(checkpoint.frames)
+        self.latest = None  # the last `Step`
+        self.written = len(self.losses)  # steps in the checkpoint file
+        self.costs = [scale.width * scale.height + OVERHEAD for scale in scales]  # work of a step
+        self.bar = None
+        self.last_time = None
+
+    def __enter__(self):
+        position = self.restart.position
         if self.losses:
-            print(f"going on after step {len(self.losses)} of {self.steps}")
-        # work of a step at each size
-        self.costs = [scale["width"] * scale["height"] + OVERHEAD for scale in scales]
-        steps_left = [scale["steps"] * (i >= state.scale) for i, scale in enumerate(scales)]
-        steps_left[state.scale] -= state.step
-        work = sum(cost * scale["steps"] for cost, scale in zip(self.costs, scales, strict=True))
-        left = sum(cost * steps for cost, steps in zip(self.costs, steps_left, strict=True))
+            print(f"resuming after step {len(self.losses)} of {self.steps}")
+        work = [cost * scale.steps for cost, scale in zip(self.costs, self.scales, strict=True)]
+        done = 0
+        if position:
+            done = sum(work[: position.scale]) + self.costs[position.scale] * position.step
         self.bar = tqdm(
-            total=work, initial=work - left, dynamic_ncols=True, smoothing=0,
+            total=sum(work), initial=done, dynamic_ncols=True, smoothing=0,
             bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
         )  # fmt: skip
+        return self
 
-    def begin_scale(self, number, image):
-        """Take note that the steps that follow are at scale `number` and start from `image`."""
-        self.stop.check()
-        if self.bar.n == self.bar.initial:
-            self.bar.unpause()  # the time left shall not be reckoned from learning filters
-        if self.frame_every and not self.losses and not self.state.frames:
-            self._keep_frame(image)
-        if number > self.state.scale or self.state.image is None:
-            self.scale = number
-            self.steps_before = len(self.losses)
-            self.border(image, {})
-        else:  # resumed amid this scale
-            self.steps_before = len(self.losses) - self.state.step
-        self.last_time = time.perf_counter()
-
-    def step(self, image, losses, memory=None):
-        """Take note of a step.
-
-        Parameters
-        ----------
-        image : ndarray of shape (1, 3, H, W)
-            The picture after it.
-        losses : dict of str to float
-            What it saw.
-        memory : dict of str to ndarray, optional
-            What the optimiser knows besides, if the run can go on from here (see `border`).
-
-        Raises
-        ------
-        Stopped
-            If a signal has asked for it.
-        """
-        now = time.perf_counter()
-        self.losses.append({**losses, "seconds": round(now - self.last_time, 4)})
-        self.last_time = now
-        self.image = image
-        done = len(self.losses)
-        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in losses.items())
-        self.bar.set_postfix_str(f"step {done}/{self.steps}, {shown}", refresh=False)
-        self.bar.update(self.costs[self.scale])
-        if self.options.save_every and done % self.options.save_every == 0:
-            path = self.options.output
-            write_picture(
-                path.with_name(f"{path.stem}_{done:04d}{path.suffix}"), self.finished(image)
-            )
-        if self.frame_every and done % self.frame_every == 0:
-            self._keep_frame(image)
-        if memory is not None:
-            self.border(image, memory)
-        self.stop.check()
-
-    def border(self, image, memory):
-        """Take note of a place from which the run can go on: a picture, and what the optimiser
-        knows besides. Every so many steps it is written to the checkpoint."""
-        state = self.state
-        state.scale, state.step = self.scale, len(self.losses) - self.steps_before
-        state.image, state.memory = image, memory
-        state.losses = list(self.losses)
-        new = len(self.losses) - self.written
-        due = state.step >= self.scales[state.scale]["steps"] or (
-            new >= self.options.checkpoint_every
-        )
-        if self.checkpoint and new and due:
-            write_picture(self.options.output, self.finished(image))
-            write_checkpoint(self.checkpoint, state)
-            self.written = len(self.losses)
-
-    def close(self):
-        """Leave the bar as it stands."""
+    def __exit__(self, *exception):
         self.bar.close()
 
-    def end(self, result, content, styles, command):
-        """Say that the result is there, and write all else that the options ask for.
+    def __call__(self, step):
+        """Record a `Step`."""
+        now = time.perf_counter()
+        if step.losses:
+            self.latest = step
+            self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
+            self._show(step)
+            self._save_on_the_way(step)
+            if step.position.optimizer_state is not None:
+                self._save_checkpoint(step)
+        else:  # the start
+            self.bar.unpause()  # learning the filters does not count in the time left
+            if self.frame_every and not self.losses and not self.frames:
+                self.frames.append((0, shrunk(step.picture(), FRAME_SIDE)))
+            if self.restart.position is None:
+                self.restart = replace(
+                    self.restart, position=step.position, frames=self.frames
+                )
+        self.last_time = now
+
+    @property
+    def checkpoint_path(self):
+        """Where the command asks for a checkpoint, None if it does not."""
+        return self.files.checkpoint or self.files.resume
+
+    @property
+    def frame_every(self):
+        """Steps from one frame to the next, None if no output shows frames."""
+        files = self.files
+        pages = [path for path in files.report if path.suffix.lower() == ".html"]
+        if not (files.animation or files.contact_sheet or pages):
+            return None
+        every = files.save_every or math.ceil(self.steps / FRAMES)
+        return max(every, math.ceil(self.steps / MOST_FRAMES))
+
+    def _show(self, step):
+        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in step.losses.items())
+        text = f"step {len(self.losses)}/{self.steps}, {shown}"
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(self.costs[step.position.scale])
+
+    def _save_on_the_way(self, step):
+        done = len(self.losses)
+        if self.files.save_every and done % self.files.save_every == 0:
+            path = self.files.output
+            write_picture(path.with_name(f"{path.stem}_{done:04d}{path.suffix}"), step.picture())
+        if self.frame_every and done % self.frame_every == 0:
+            self.frames.append((done, shrunk(step.picture(), FRAME_SIDE)))
+
+    def _save_checkpoint(self, step):
+        """Keep the step as the one to resume from; write it to the file if it is time."""
+        self.restart = replace(
+            self.restart, position=step.position, losses=list(self.losses), frames=self.frames
+        )
+        new = len(self.losses) - self.written
+        end_of_scale = step.position.step >= self.scales[step.position.scale].steps
+        if self.checkpoint_path and (end_of_scale or new >= self.checkpoint_every):
+            write_picture(self.files.output, step.picture())
+            write_checkpoint(self.checkpoint_path, self.restart)
+            self.written = len(self.losses)
+
+    def stopped(self, stop):
+        """Save picture and checkpoint after a signal; return the exit status.
 
         Parameters
         ----------
-        result, content : ndarray of shape (H, W, 3)
-        styles : list of ndarray of shape (h, w, 3)
-        command : str
-            The whole command line.
+        stop : Stopped
         """
-        options = self.options
-        height, width = result.shape[:2]
-        seconds = time.perf_counter() - self.start_time
-        if len(self.losses) < self.steps:
-            print(f"after step {len(self.losses)} there was nothing more to gain")
-        print(f"{options.output}: {width}x{height} pixels in {seconds:.1f} s")
-        seconds += sum(losses["seconds"] for losses in self.losses[: self.resumed_at])
-        report = {
-            "command": command,
-            "options": {name: _plain(value) for name, value in vars(options).items()},
-            "weights": options.weights,
-            "size": [height, width],
-            "scales": self.scales,
-            "steps": self.losses,
-            "seconds": round(seconds, 3),
-            "threads": get_threads(),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "versions": library_versions("numpy", "scipy", "pillow"),
-        }
-        frames = self.state.frames
-        if options.animation:
-            write_animation(options.animation, frames, result)
-        if options.contact_sheet:
-            write_contact_sheet(options.contact_sheet, content, styles, frames, result)
-        if options.plot:
-            plot_losses(options.plot, report)
-        for path in options.report:
-            if path.suffix.lower() == ".json":
-                write_json(path, report)
-            else:
-                write_html(path, report, content, styles, frames, result)
-        for path in (options.animation, options.contact_sheet, options.plot, *options.report):
-            if path:
-                print(path)
-
-    def end_early(self, error):
-        """Save what there is; return the exit status after `Stopped`.
-
-        Raises
-        ------
-        InputError
-            After a `FloatingPointError` or `MemoryError`: going on needs another command line.
-        """
-        self.close()
-        output = self.options.output
-        done = len(self.losses)
-        if not isinstance(error, Stopped):
-            what = (
-                f"the loss or its gradient is no longer finite ({error}); try other --weights, or "
-                "a smaller --style-weight or --learning-rate"
-            )
-            if isinstance(error, MemoryError):
-                what = "there is no memory left; give a smaller --size"
-            if self.image is not None:
-                write_picture(output, self.finished(self.image))
-                what += f"; {output} is the picture of the step before"
-            raise InputError(f"at step {done + 1} {what}") from error
-        if done == 0:
+        done, kept = len(self.losses), len(self.restart.losses)
+        if self.latest is None:
             print("stopped before the first step; nothing was written", file=sys.stderr)
-            return 128 + error.number
-        checkpoint = self.checkpoint or output.with_suffix(".checkpoint.npz")
-        write_checkpoint(checkpoint, self.state)
-        write_picture(output, self.finished(self.image))
-        kept = len(self.state.losses)
-        again = f"; going on makes the steps from {kept + 1} on again" if kept < done else ""
+            return 128 + stop.number
+        output = self.files.output
+        path = self.checkpoint_path or output.with_suffix(".checkpoint.npz")
+        write_checkpoint(path, self.restart)
+        write_picture(output, self.latest.picture())
+        again = f"; resuming will repeat the steps from {kept + 1} on" if kept < done else ""
+        command = shlex.join(["python", os.path.relpath(PROGRAM), "--resume", str(path)])
         print(
-            f"stopped after step {done}; {output} is the picture so far{again}\nto go on: "
-            f"{shlex.join(['python', os.path.relpath(PROGRAM), '--resume', str(checkpoint)])}",
+            f"stopped after step {done}; {output} is the picture so far{again}\n"
+            f"to resume: {command}",
             file=sys.stderr,
         )
-        return 128 + error.number
+        return 128 + stop.number
 
-    def _keep_frame(self, image):
-        frame = shrunk(self.finished(image), FRAME_SIDE)
-        self.state.frames.append((len(self.losses), frame))
+    def failed(self, error):
+        """Save the picture of the last step, if there was one, and raise `InputError`.
+
+        Parameters
+        ----------
+        error : FloatingPointError or MemoryError
+        """
+        reason = (
+            f"the loss or its gradient is no longer finite ({error}); try different --weights, or "
+            "a smaller --style-weight or --learning-rate"
+        )
+        if isinstance(error, MemoryError):
+            reason = "there is not enough memory; give a smaller --size"
+        if self.latest is not None:
+            write_picture(self.files.output, self.latest.picture())
+            reason += f"; {self.files.output} is the picture of the step before"
+        raise InputError(f"at step {len(self.losses) + 1} {reason}") from error
+
+
+def write_reports(journal, settings, content, styles, result, seconds):
+    """Write everything besides the result that the command asks for, and name it.
+
+    Parameters
+    ----------
+    journal : Journal
+        Of the finished run.
+    settings : Settings
+    content, result : ndarray of shape (H, W, 3)
+    styles : list of ndarray of shape (h, w, 3)
+    seconds : float
+        What the run took, its resumed parts included.
+    """
+    files, frames = journal.files, journal.frames
+    options = {**vars(files), **vars(settings)}
+    report = {
+        "command": command_line(files, settings),
+        "options": {name: _plain(value) for name, value in options.items()},
+        "weights": settings.weights,
+        "size": list(result.shape[:2]),
+        "scales": [scale._asdict() for scale in journal.scales],
+        "steps": journal.losses,
+        "seconds": round(seconds, 3),
+        "threads": get_threads(),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "versions": library_versions("numpy", "scipy", "pillow"),
+    }
+    if files.animation:
+        write_animation(files.animation, frames, result)
+    if files.contact_sheet:
+        write_contact_sheet(files.contact_sheet, content, styles, frames, result)
+    if files.plot:
+        plot_losses(files.plot, report)
+    for path in files.report:
+        if path.suffix.lower() == ".json":
+            write_json(path, report)
+        else:
+            write_html(path, report, content, styles, frames, result)
+    for path in (files.animation, files.contact_sheet, files.plot, *files.report):
+        if path:
+            print(path)
 
 
 def _plain(value):
-    """Return an option's value as JSON can hold it, paths as they were given."""
+    """Return an option's value as JSON can hold it, with paths as they were given."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return texts(value) if value and isinstance(value[0], Path) else value
     return str(value) if isinstance(value, Path) else value

@@ -1,37 +1,163 @@
-"""How much memory style transfer takes, and what to say if there is not enough."""
+"""The plan of a run: the sizes, the steps at each, and the memory they need; and where a run is.
 
+A picture is optimised from coarse to fine. At a small size a large stroke is a few pixels wide, so
+strokes and composition are found quickly; each size starts from the enlarged result of the last.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from style.settings import FILTERS, INITS, depth
 from support.command import InputError
 from support.machine import available_bytes, format_bytes
+from support.pictures import fitted
 
-SAFETY = 1.25  # memory comes in pieces, and not every piece gets used
-LARGE = 2e9  # bytes; what takes more is announced
-SMALL = 32  # pixels a side; no use to anybody
+COARSEST = 96  # pixels: the automatic choice starts with a longest side of at least this
+SAFETY = 1.25  # not all memory that is free can be used: it is allocated in large blocks
+SMALL = 32  # pixels a side; smaller results are useless
+
+
+class Scale(NamedTuple):
+    """One of the sizes to work at.
+
+    Attributes
+    ----------
+    height, width : int
+        Of the generated picture, in pixels.
+    style_sizes : list of (int, int)
+        Height and width of each style picture.
+    steps : int
+    """
+
+    height: int
+    width: int
+    style_sizes: list
+    steps: int = 0
+
+
+class Position(NamedTuple):
+    """Where a run is: everything the next step depends on, besides settings and pictures.
+
+    Attributes
+    ----------
+    scale, step : int
+        Number of the scale, from 0, and steps done at this scale.
+    image : ndarray of shape (1, 3, H, W)
+        The picture so far, as network input.
+    optimizer_state : dict of str to ndarray, or None
+        m and v of Adam; empty where L-BFGS restarts. None between its restarts: SciPy gives no
+        access to L-BFGS's memory, so a run cannot resume from there.
+    """
+
+    scale: int
+    step: int
+    image: np.ndarray
+    optimizer_state: dict | None
+
+
+def plan_scales(content, styles, settings):
+    """Return the scales of a run, from coarse to fine, each with an equal share of the steps.
+
+    If there are fewer steps than sizes, the coarsest sizes are left out.
+
+    Parameters
+    ----------
+    content : ndarray of shape (H, W, 3)
+    styles : list of ndarray of shape (h, w, 3)
+    settings : Settings
+
+    Returns
+    -------
+    list of Scale
+
+    Raises
+    ------
+    InputError
+        If a picture is too small for the layers at every size.
+    """
+    number_of_scales = settings.scales
+    if number_of_scales is None and settings.init not in INITS:
+        number_of_scales = 1  # a coarse scale would only blur the picture to start from
+    sizes = plan_sizes(content, styles, settings, number_of_scales)[-settings.steps :]
+    ends = np.linspace(0, settings.steps, len(sizes) + 1).round().astype(int)
+    shares = np.diff(ends).tolist()
+    return [size._replace(steps=steps) for size, steps in zip(sizes, shares, strict=True)]
+
+
+def plan_sizes(content, styles, settings, number_of_scales=None):
+    """Return the sizes to work at, as `Scale` without steps; see `plan_scales`.
+
+    Sizes that are too small for the layers are left out.
+
+    Parameters
+    ----------
+    number_of_scales : int, optional
+        The default is as many as `coarse_to_fine` chooses.
+    """
+    least = least_side(settings)
+    longest = min(settings.size, max(content.shape[:2]))  # enlarging would show nothing new
+    sizes = []
+    for side in coarse_to_fine(longest, number_of_scales)[::-1]:
+        height, width = fitted(content, side)
+        style_sizes = [fitted(style, side * settings.style_scale) for style in styles]
+        if min([height, width, *np.ravel(style_sizes)]) < least:
+            break
+        sizes.insert(0, Scale(height, width, style_sizes))
+    if not sizes:
+        shown = ", ".join(f"{w}x{h}" for h, w in style_sizes)
+        raise InputError(
+            f"with these layers every picture needs at least {least} pixels a side, but at "
+            f"--size {settings.size} the content is {width}x{height} and the style {shown}"
+        )
+    return sizes
+
+
+def coarse_to_fine(longest, number_of_scales=None):
+    """Return the longest sides to work at, each half of the next; the last is `longest`.
+
+    Without a number, the first is the smallest that is not below `COARSEST`.
+    """
+    if number_of_scales is None:
+        number_of_scales = 1 + max(0, int(np.log2(longest / COARSEST)))
+    return [round(longest / 2**i) for i in reversed(range(number_of_scales))]
+
+
+def least_side(settings):
+    """Return the least height and width, in pixels, that every picture needs.
+
+    Statistics need two positions a side in the deepest layer; filters need patches to learn from.
+    """
+    content_layers, style_layers = settings.used_layers()
+    block, is_pool, _ = max(map(depth, (*content_layers, *style_layers)))
+    pools = block - 1 + is_pool
+    return max(12 if settings.weights in FILTERS else 8, 2 * 2**pools)
 
 
 def style_transfer_bytes(pixels, channels, optimizer):
     """Estimate how many bytes style transfer takes besides pictures and weights.
 
     Fitted to the "peak_memory_bytes" of ``style_transfer_cpu.py --scales 1 --report FILE.json`` at
-    sizes from 256 to 1536, with networks of 64 and 4 channels; within a tenth of those for the
-    layers of the defaults, and too much for losses on shallow layers alone.
+    sizes from 256 to 1536, with networks of 64 and 4 channels. With the default layers the estimate
+    is within a tenth of the measured values; with shallow layers only it is too high.
 
     Parameters
     ----------
     pixels : int
-        Of the largest picture that the network is shown.
+        Of the largest picture that the network sees.
     channels : int
         Of the network's first layer.
     optimizer : {"lbfgs", "adam"}
     """
     width = channels / 64
-    filters = 620e6 * width**2  # as they are and transformed, forward and backward
+    filters = 620e6 * width**2  # plain and transformed, forward and backward
     features = 1900 * width  # a pixel: buffers, masks and targets of the layers
-    optimisation = {"lbfgs": 1170, "adam": 180}[optimizer]  # a pixel: SciPy's memory of ten steps
+    optimisation = {"lbfgs": 1170, "adam": 180}[optimizer]  # a pixel: SciPy keeps ten steps
     return int(filters + pixels * (features + optimisation))
 
 
 def check_memory(size, pixels, channels, optimizer):
-    """State what a run will take, if that is much; raise `InputError` if it cannot fit.
+    """Return the bytes that a run needs; raise `InputError` if there are not so many.
 
     Parameters
     ----------
@@ -41,15 +167,14 @@ def check_memory(size, pixels, channels, optimizer):
         See `style_transfer_bytes`.
     """
     needed, available = style_transfer_bytes(pixels, channels, optimizer), available_bytes()
-    if available is not None and SAFETY * needed > available:
-        fixed = style_transfer_bytes(0, channels, optimizer)
-        largest = int(size * (max(0, available / SAFETY - fixed) / (needed - fixed)) ** 0.5)
-        advice = f"the largest that fits is --size {largest}"
-        if largest < SMALL:
-            advice = "no size fits; close other programs or raise the limit on memory"
-        raise InputError(
-            f"--size {size} needs about {format_bytes(needed)} of memory, too much for the "
-            f"{format_bytes(available)} that are free; {advice}"
-        )
-    if needed > LARGE:
-        print(f"memory: about {format_bytes(needed)}")
+    if available is None or SAFETY * needed <= available:
+        return needed
+    fixed = style_transfer_bytes(0, channels, optimizer)
+    largest = int(size * (max(0, available / SAFETY - fixed) / (needed - fixed)) ** 0.5)
+    advice = f"the largest that fits is --size {largest}"
+    if largest < SMALL:
+        advice = "no size fits; close other programs or raise the memory limit"
+    raise InputError(
+        f"--size {size} needs about {format_bytes(needed)} of memory, but only "
+        f"{format_bytes(available)} are free; {advice}"
+    )

@@ -1,8 +1,16 @@
-"""The command line of `style_transfer_cpu.py`: its options, their help, and what is refused."""
+"""Every option of style transfer, declared once: default, limits, help, and who may change it.
+
+`Settings` holds what the picture depends on, for calls from Python and for the command. `Files`
+holds what only the command needs: what it reads, writes and where. The command line, the text in a
+checkpoint and the rules of resuming are all derived from these two classes.
+"""
 
 import argparse
 import re
 import shlex
+from copy import copy
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from style.report import check_animation_path, check_plot_path, check_report_path
@@ -11,16 +19,14 @@ from support.files import check_output
 from support.matconvnet import FILE_NAME
 from support.pictures import check_picture_path, parse_colour
 
-# What a checkpoint must agree on with the command line, as the picture depends on it. The files it
-# depends on are compared by what is in them (`style.checkpoint`).
-PICTURE_OPTIONS = (
-    "size", "background", "style_blend", "style_scale", "content_weight", "style_weight",
-    "tv_weight", "content_layers", "style_layers", "pooling", "preserve_color", "init", "noise",
-    "seed", "steps", "optimizer", "learning_rate", "scales", "checkpoint_every",
-)  # fmt: skip
-
 PROGRAM = "style_transfer_cpu.py"
-INITS = ("content", "noise", "mix")
+PICTURE = Path(__file__).resolve().parent.parent / "picture"
+INITS = ("content", "noise", "mix")  # other values of --init are file names
+FILTERS = ("kmeans", "random")  # other values of --weights are file names
+LAYER = re.compile(r"(relu|pool)([1-9])(?:_([1-9]))?")
+GROUPS = ("pictures", "look", "work", "the way there", "stopping and resuming (Ctrl-C saves too)")
+PICTURES, LOOK, WORK, WAY, RESUMING = GROUPS
+
 EXAMPLES = """\
 examples:
   python style_transfer_cpu.py
@@ -31,23 +37,218 @@ examples:
 """
 
 
-def parse(argv, defaults, layer_names):
-    """Read the command line.
+def flag(name):
+    """Return the option of a field: "--style-weight" of "style_weight"."""
+    return "--" + name.replace("_", "-")
+
+
+def depth(layer):
+    """Return (block, 0 or 1, number): layers sorted by it are in the order of the network.
+
+    Every block ends with its pooling layer, so (4, 0, 2) is relu4_2 and (4, 1, 0) is pool4.
+    """
+    kind, block, i = LAYER.fullmatch(layer).groups("0")
+    return int(block), int(kind == "pool"), int(i)
+
+
+def texts(value):
+    """Return the texts that an option of this value has on the command line."""
+    if value is None:
+        return []
+    if isinstance(value, dict):
+        return [f"{name}:{weight}" for name, weight in value.items()]
+    return [str(part) for part in (value if isinstance(value, list | tuple) else [value])]
+
+
+def option(default, read, group, metavar, help, fixed=True, **keywords):
+    """Return a dataclass field that is also an option of the command line.
 
     Parameters
     ----------
-    argv : list of str or None
-        None stands for the arguments of this process.
-    defaults : dict
-        Value of every option that is not given.
-    layer_names : sequence of str
-        Layers that --content-layers and --style-layers may name.
+    default : object
+        The help shows it in place of "{default}".
+    read : callable
+        Returns the value that a text means (each text, where an option takes several), or raises
+        `argparse.ArgumentTypeError`.
+    group : str
+        One of `GROUPS`.
+    metavar, help : str
+    fixed : bool, default=True
+        Whether a resumed run must have the same value as before.
+    **keywords
+        More of `argparse.ArgumentParser.add_argument`.
+    """
+    shown = " ".join(default) if isinstance(default, dict) else default
+    keywords |= {"metavar": metavar, "help": help.format(default=shown)}
+    metadata = {"read": read, "group": group, "fixed": fixed, "keywords": keywords}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
-    Returns
-    -------
-    dict of str to object
-        The options that were given, and no others: what a checkpoint holds stands between them
-        and the defaults.
+
+def one_of(*names):
+    """Return a function that reads one of `names`."""
+
+    def read(text):
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {' or '.join(names)}, got {text!r}")
+        return text
+
+    return read
+
+
+def layer(text):
+    """Return (name, weight) from "relu2_1" or "relu2_1:0.5"."""
+    name, colon, weight = text.partition(":")
+    match = LAYER.fullmatch(name)
+    if not match or (match[1] == "pool") != (match[3] is None):
+        raise argparse.ArgumentTypeError(
+            f"there is no layer {name!r}; give a ReLU or pooling layer, such as relu4_2 or pool4"
+        )
+    return name, bounded(float, above=0, most=1e6)(weight) if colon else 1.0
+
+
+def colour(text):
+    """Return the text of a colour unchanged, if it is the text of a colour."""
+    try:
+        parse_colour(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(error) from None
+    return text
+
+
+# An option that a resumed run may change: the picture does not depend on it, or its digest tells.
+loose_option = partial(option, fixed=False)
+number, share = bounded(int, least=1, most=10**6), bounded(float, least=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the picture depends on, besides the content and style pictures.
+
+    The help of the command (``python style_transfer_cpu.py --help``) describes every field. A field
+    has the name of its option; `content_layers` and `style_layers` map a layer's name to its
+    weight, `style_blend` is a sequence of numbers, one for each style.
+
+    Raises
+    ------
+    InputError
+        A ValueError: a value is outside its limits.
+
+    Examples
+    --------
+    >>> settings = Settings(size=256, style_weight=80.0)
+    >>> settings.size, settings.pooling
+    (256, 'max')
+    """
+
+    # fmt: off
+    size: int = option(400, number, PICTURES, "PIXELS", "longest side of the result "
+        "(default: {default}); a smaller content picture keeps its size")
+    style_blend: list | None = option(None, bounded(float, least=0, most=1e6), PICTURES, "W",
+        "how much each style counts, such as 2 1", nargs="+")
+    style_scale: float = option(1.0, bounded(float, above=0, most=16), PICTURES, "S",
+        "larger or smaller strokes: the style is scaled to S times the size of the result "
+        "(default: {default})")
+    content_weight: float = option(5.0, share, LOOK, "W",
+        "(default: {default}); 0: only the style's texture")
+    style_weight: float = option(40.0, share, LOOK, "W",
+        "(default: {default}); 0: only the content")
+    tv_weight: float = option(1e-3, share, LOOK, "W",
+        "total variation: less grain, softer strokes (default: {default})")
+    content_layers: dict = option({"relu2_1": 1.0, "relu4_1": 1.0}, layer, LOOK, "L",
+        "layer or layer:weight (default: {default})", nargs="+")
+    style_layers: dict = option(
+        dict.fromkeys(["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"], 1.0), layer, LOOK,
+        "L", "the same for the style (default: relu1_1, relu2_1, ... relu5_1)", nargs="+")
+    pooling: str = option("max", one_of("max", "average"), LOOK, "{max,average}",
+        "of the network (default: {default})")
+    preserve_color: str | None = option(None, one_of("luminance", "match"), LOOK, "HOW",
+        "keep the content's colours: luminance takes only light and dark from the result "
+        "(default HOW), match recolours the style first", nargs="?", const="luminance")
+    init: str = option("content", str, LOOK, "START",
+        "content, noise, mix or a picture file (default: {default})")
+    noise: float = option(0.5, bounded(float, least=0, most=1), LOOK, "SHARE",
+        "0 to 1: how much of --init mix is noise (default: {default})")
+    seed: int = option(0, bounded(int, least=0, most=2**63 - 1), LOOK, "N",
+        "the same seed makes the same picture (default: {default})")
+    steps: int = option(120, number, WORK, "N", "in all (default: {default})")
+    scales: int | None = option(None, bounded(int, least=1, most=16), WORK, "N",
+        "number of sizes to work at, each twice the last (default: from 96 pixels up; 1 with "
+        "--init FILE)")
+    optimizer: str = option("lbfgs", one_of("lbfgs", "adam"), WORK, "{lbfgs,adam}",
+        "(default: {default})")
+    learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
+        "longest step of adam (default: {default})")
+    weights: str | None = loose_option(None, str, WORK, "WHAT",
+        "kmeans (learnt from the pictures), random, or a file (default: "
+        f"{FILE_NAME} if it is here, else kmeans)")
+    checkpoint_every: int = option(20, number, RESUMING, "N",
+        "steps (default: {default}); lbfgs restarts at each, so the picture depends on N")
+    # fmt: on
+
+    def __post_init__(self):
+        for each in fields(self):
+            try:
+                for text in texts(getattr(self, each.name)):
+                    each.metadata["read"](text)
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"{each.name}: {error}") from None
+        if self.content_weight == 0 and self.style_weight == 0:
+            raise InputError("--content-weight and --style-weight cannot both be 0")
+        if self.style_blend is not None and sum(self.style_blend) == 0:
+            raise InputError("--style-blend needs a number greater than 0")
+
+    def used_layers(self):
+        """Return {name: weight} of the content and of the style layers whose losses count."""
+        return (
+            self.content_layers if self.content_weight else {},
+            self.style_layers if self.style_weight else {},
+        )
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the command reads and writes, and how many threads it uses."""
+
+    # fmt: off
+    content: Path = loose_option(PICTURE / "content.jpg", Path, PICTURES, "FILE",
+        "what to paint (default: picture/content.jpg)")
+    style: list = loose_option([PICTURE / "style.jpg"], Path, PICTURES, "FILE",
+        "how to paint it (default: picture/style.jpg); give it again to mix styles",
+        action="append")
+    background: str = option("white", colour, PICTURES, "COLOUR",
+        "behind transparent parts (default: {default})")
+    output: Path = loose_option(Path("output/result.png"), Path, PICTURES, "FILE",
+        ".png .jpg .webp .tif (default: {default})")
+    threads: int | None = loose_option(None, number, WORK, "N", "(default: one for each CPU)")
+    save_every: int | None = loose_option(None, number, WAY, "N",
+        "save the picture every N steps, as result_0020.png and so on")
+    animation: Path | None = loose_option(None, Path, WAY, "FILE", ".gif or .webp")
+    contact_sheet: Path | None = loose_option(None, Path, WAY, "FILE",
+        "content, style, steps and result in one picture")
+    plot: Path | None = loose_option(None, Path, WAY, "FILE", "losses by step: .png .svg .pdf")
+    report: list = loose_option([], Path, WAY, "FILE", ".html: a page to look at; .json: figures",
+        action="append")
+    checkpoint: Path | None = loose_option(None, Path, RESUMING, "FILE.npz",
+        "save there what a resumed run needs")
+    resume: Path | None = loose_option(None, Path, RESUMING, "FILE.npz", "resume from there")
+    # fmt: on
+
+    def outputs(self):
+        """Return the paths of all files to write, save those of --save-every."""
+        paths = [self.output, self.animation, self.contact_sheet, self.plot, *self.report]
+        return [path for path in [*paths, self.checkpoint] if path]
+
+
+OPTIONS = {each.name: each for each in (*fields(Files), *fields(Settings))}
+DEFAULTS = {**vars(Files()), **vars(Settings())}
+
+
+def parse(argv):
+    """Return the options that are on a command line, as a dict of name to value.
+
+    Options that were not given are missing: the values of a checkpoint come before the defaults.
     """
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -60,192 +261,77 @@ def parse(argv, defaults, layer_names):
             prog, max_help_position=27, width=80
         ),
     )
-
-    def default(name):
-        value = defaults[name]
-        return " ".join(value) if isinstance(value, dict) else value
-
-    def layer(text):
-        name, colon, weight = text.partition(":")
-        if name not in layer_names:
-            raise argparse.ArgumentTypeError(
-                f"there is no layer {name!r}; ReLU and pooling layers go from {layer_names[0]} to "
-                f"{layer_names[-1]}"
-            )
-        return name, bounded(float, above=0, most=1e6)(weight) if colon else 1.0
-
-    number, share = bounded(int, least=1, most=10**6), bounded(float, least=0)
-    group = parser.add_argument_group("pictures").add_argument
-    group("--content", type=Path, metavar="FILE",
-          help="what to paint (default: picture/content.jpg)")
-    group("--style", type=Path, action="append", metavar="FILE",
-          help="how to paint it (default: picture/style.jpg); give it again to mix styles")
-    group("--style-blend", type=bounded(float, least=0, most=1e6), nargs="+", metavar="W",
-          help="how much each style counts, such as 2 1")
-    group("--style-scale", type=bounded(float, above=0, most=16), metavar="S",
-          help="larger or smaller strokes: the style is scaled to S times the result's size "
-          f"(default: {default('style_scale')})")
-    group("--background", type=_colour, metavar="COLOUR",
-          help=f"behind transparent parts (default: {default('background')})")
-    group("--output", type=Path, metavar="FILE",
-          help=f".png .jpg .webp .tif (default: {default('output')})")
-    group("--size", type=number, metavar="PIXELS",
-          help=f"longest side of the result (default: {default('size')}); a smaller content "
-          "picture keeps its size")
-
-    group = parser.add_argument_group("look").add_argument
-    group("--content-weight", type=share, metavar="W",
-          help=f"(default: {default('content_weight')}); 0: texture alone")
-    group("--style-weight", type=share, metavar="W",
-          help=f"(default: {default('style_weight')}); 0: content alone")
-    group("--tv-weight", type=share, metavar="W",
-          help=f"less grain, softer strokes (default: {default('tv_weight')})")
-    group("--content-layers", type=layer, nargs="+", metavar="L",
-          help=f"layer or layer:weight (default: {default('content_layers')})")
-    group("--style-layers", type=layer, nargs="+", metavar="L",
-          help="likewise (default: relu1_1, relu2_1, ... relu5_1)")
-    group("--pooling", choices=("max", "average"),
-          help=f"of the network (default: {default('pooling')})")
-    group("--preserve-color", nargs="?", choices=("luminance", "match"), const="luminance",
-          metavar="HOW",
-          help="keep the content's colours: luminance takes no more than that from the result "
-          "(default HOW), match gives the style those colours")
-    group("--init", metavar="START",
-          help=f"content, noise, mix or a picture file (default: {default('init')})")
-    group("--noise", type=bounded(float, least=0, most=1), metavar="SHARE",
-          help=f"0 to 1: how much of --init mix is noise (default: {default('noise')})")
-    group("--seed", type=bounded(int, least=0, most=2**63 - 1), metavar="N",
-          help="the same seed makes the same picture (default: "
-          f"{default('seed')})")
-
-    group = parser.add_argument_group("work").add_argument
-    group("--steps", type=number, metavar="N", help=f"in all (default: {default('steps')})")
-    group("--scales", type=bounded(int, least=1, most=16), metavar="N",
-          help="sizes to work at, each twice the last (default: from 96 pixels up; 1 with "
-          "--init FILE)")
-    group("--optimizer", choices=("lbfgs", "adam"), help=f"(default: {default('optimizer')})")
-    group("--learning-rate", type=bounded(float, above=0, most=255), metavar="LEVELS",
-          help=f"longest step of adam (default: {default('learning_rate')})")
-    group("--weights", metavar="WHAT",
-          help="kmeans (learnt from the pictures), random, or a file (default: "
-          f"{FILE_NAME} if it is here, else kmeans)")
-    group("--threads", type=number, metavar="N", help="(default: one for each CPU)")
-
-    group = parser.add_argument_group("the way there").add_argument
-    group("--save-every", type=number, metavar="N",
-          help="save the picture every N steps, as result_0020.png and so on")
-    group("--animation", type=Path, metavar="FILE", help=".gif or .webp")
-    group("--contact-sheet", type=Path, metavar="FILE",
-          help="content, style, steps and result in one picture")
-    group("--plot", type=Path, metavar="FILE", help="losses by step: .png .svg .pdf")
-    group("--report", type=Path, action="append", metavar="FILE",
-          help=".html: a page to look at; .json: figures")
-
-    group = parser.add_argument_group("stopping and going on (Ctrl-C saves, too)").add_argument
-    group("--checkpoint", type=Path, metavar="FILE.npz",
-          help="save there what it takes to go on")
-    group("--checkpoint-every", type=number, metavar="N",
-          help=f"steps (default: {default('checkpoint_every')}); lbfgs begins anew at each, so the "
-          "picture depends on N")
-    group("--resume", type=Path, metavar="FILE.npz", help="go on from there")
-
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for name, each in OPTIONS.items():
+        metadata = each.metadata
+        group = groups[metadata["group"]]
+        group.add_argument(flag(name), type=metadata["read"], **metadata["keywords"])
     given = vars(parser.parse_args(argv))
-    for name in ("content_layers", "style_layers"):
-        if name in given:
-            layers = sorted(given[name], key=lambda pair: layer_names.index(pair[0]))
-            if len(dict(layers)) < len(layers):
-                parser.error(f"--{name.replace('_', '-')} names a layer twice")
-            given[name] = dict(layers)
+    for name in {"content_layers", "style_layers"} & set(given):
+        layers = sorted(given[name], key=lambda pair: depth(pair[0]))
+        given[name] = dict(layers)
+        if len(given[name]) < len(layers):
+            parser.error(f"{flag(name)} names a layer twice")
     return given
 
 
-def command_line(options, defaults):
-    """Return the command that has these options (a Namespace), without what is default anyway."""
-    changed = {name: value for name, value in vars(options).items() if value != defaults[name]}
-    return shlex.join(["python", PROGRAM, *as_arguments(argparse.Namespace(**changed))])
-
-
 def as_arguments(options):
-    """Return the options that are not None as a command line that `parse` reads the same.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    """
+    """Return options (a dict of name to value) as a command line that `parse` reads the same."""
     arguments = []
-    for name, value in vars(options).items():
-        flag = "--" + name.replace("_", "-")
-        if name in ("style", "report"):
-            for path in value:
-                arguments += [flag, str(path)]
-        elif isinstance(value, dict):
-            arguments += [flag, *(f"{layer}:{weight}" for layer, weight in value.items())]
-        elif isinstance(value, list):
-            arguments += [flag, *map(str, value)]
+    for name, value in options.items():
+        repeated = OPTIONS[name].metadata["keywords"].get("action") == "append"
+        if repeated:
+            arguments += [part for text in texts(value) for part in (flag(name), text)]
         elif value is not None:
-            arguments += [flag, str(value)]
+            arguments += [flag(name), *texts(value)]
     return arguments
 
 
-def _colour(text):
-    """Return a colour's name as it was given, if it is one."""
-    try:
-        parse_colour(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(error) from None
-    return text
+def command_line(files, settings):
+    """Return the command that has these options, without those that are at their defaults."""
+    options = {**vars(files), **vars(settings)}
+    changed = {name: value for name, value in options.items() if value != DEFAULTS[name]}
+    return shlex.join(["python", PROGRAM, *as_arguments(changed)])
 
 
-def check_options(options):
-    """Raise `InputError` unless the options fit together and all that they name can be written.
+def check_files(files, init):
+    """Raise `InputError` unless everything that `files` names can be written.
 
     Parameters
     ----------
-    options : argparse.Namespace
-        All of them, given or not.
+    files : Files
+    init : str
+        Of the settings; one more picture that is read, if it names one.
     """
-    if options.content_weight == 0 and options.style_weight == 0:
-        raise InputError("--content-weight and --style-weight cannot both be 0")
-    blend = options.style_blend
-    if blend is not None and len(blend) != len(options.style):
-        raise InputError(
-            f"--style-blend has {len(blend)} numbers for {len(options.style)} --style pictures; "
-            "give one for each"
-        )
-    if blend is not None and sum(blend) == 0:
-        raise InputError("--style-blend needs a number greater than 0")
-    check_picture_path(options.output)
-    if options.animation:
-        check_animation_path(options.animation)
-    if options.contact_sheet:
-        check_picture_path(options.contact_sheet)
-    if options.plot:
-        check_plot_path(options.plot)
-    for path in options.report:
-        check_report_path(path)
-    if options.checkpoint and options.checkpoint.suffix.lower() != ".npz":
-        raise InputError(f"--checkpoint {options.checkpoint}: the name must end with .npz")
-    outputs = [options.output, options.animation, options.contact_sheet, options.plot]
-    outputs = [path for path in [*outputs, *options.report, options.checkpoint] if path]
-    inputs = [options.content, *options.style]
-    if options.init not in INITS:
-        inputs.append(Path(options.init))
-    for number, path in enumerate(outputs):
+    check_picture_path(files.output)
+    for path, check in (
+        (files.animation, check_animation_path),
+        (files.contact_sheet, check_picture_path),
+        (files.plot, check_plot_path),
+        *((path, check_report_path) for path in files.report),
+    ):
+        if path:
+            check(path)
+    if files.checkpoint and files.checkpoint.suffix.lower() != ".npz":
+        raise InputError(f"--checkpoint {files.checkpoint}: the name must end with .npz")
+    outputs = files.outputs()
+    inputs = [files.content, *files.style, *([] if init in INITS else [Path(init)])]
+    for i, path in enumerate(outputs):
         check_output(path)
-        if path.resolve() in [other.resolve() for other in outputs[:number]]:
-            raise InputError(f"{path} is named for two outputs; give each a name of its own")
+        if path.resolve() in [other.resolve() for other in outputs[:i]]:
+            raise InputError(f"{path} is named for two outputs; give each its own name")
         if any(_same_file(path, other) for other in inputs):
             raise InputError(f"{path} would overwrite a picture that is read; give another name")
-    if options.save_every:
-        output = options.output.resolve()
-        steps = re.compile(rf"{re.escape(output.stem)}_\d{{4,}}{re.escape(output.suffix)}")
+    if files.save_every:
+        output = files.output.resolve()
+        saved = re.compile(rf"{re.escape(output.stem)}_\d{{4,}}{re.escape(output.suffix)}")
         for path in [*inputs, *outputs]:
-            if path.resolve().parent == output.parent and steps.fullmatch(path.resolve().name):
+            if path.resolve().parent == output.parent and saved.fullmatch(path.resolve().name):
                 raise InputError(f"--save-every could overwrite {path}; give another --output")
 
 
 def _same_file(path, other):
-    """Return whether two paths lead to one file, be it by way of a link."""
+    """Return whether two paths lead to one file, also through a link."""
     try:
         if path.exists() and other.exists():
             return path.samefile(other)

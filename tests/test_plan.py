@@ -41,19 +41,17 @@ def test_the_estimate_is_near_what_is_used(optimizer, tmp_path):
     assert 0.4 * expected < peaks[1] - peaks[0] < 1.6 * expected
 
 
-def test_what_does_not_fit_is_refused_with_what_does(monkeypatch, capsys):
+def test_what_does_not_fit_is_refused_with_what_does(monkeypatch):
     monkeypatch.setattr(plan, "available_bytes", lambda: 4 * 10**9)
-    refusal = r"--size 4000 needs about 37\.5 GB .* the 4\.0 GB"
+    refusal = r"--size 4000 needs about 37\.5 GB .* only 4\.0 GB are free"
     with pytest.raises(InputError, match=refusal) as error:
         plan.check_memory(4000, 3000 * 4000, 64, "lbfgs")
     largest = int(re.search(r"the largest that fits is --size (\d+)$", str(error.value))[1])
     assert 900 < largest < 1200
-    plan.check_memory(largest, largest * largest * 3 // 4, 64, "lbfgs")
-    assert re.fullmatch(r"memory: about [23]\.\d GB\n", capsys.readouterr().out)
+    assert 2e9 < plan.check_memory(largest, largest * largest * 3 // 4, 64, "lbfgs") < 4e9
     with pytest.raises(InputError, match="needs about"):
         plan.check_memory(largest + 20, (largest + 20) ** 2 * 3 // 4, 64, "lbfgs")
-    plan.check_memory(200, 200 * 200, 64, "lbfgs")
-    assert capsys.readouterr().out == ""
+    assert plan.check_memory(200, 200 * 200, 64, "lbfgs") < 1e9
 
 
 def test_when_nothing_fits_it_says_so(monkeypatch):

@@ -13,7 +13,6 @@ sys.path.append(str(ROOT / "picture"))
 from make_recipes import make, recipes  # noqa: E402
 
 from style.settings import parse  # noqa: E402
-from style_transfer_cpu import DEFAULTS, VGG19  # noqa: E402
 
 README = (ROOT / "README.md").read_text("utf-8")
 RECIPES = recipes(README)
@@ -32,7 +31,7 @@ def test_every_command_is_understood(commands):
     found = re.findall(r"python style_transfer_cpu\.py (.*)", lines)
     assert found
     for arguments in found:
-        given = parse(arguments.split(), DEFAULTS, VGG19().param_layer_name)
+        given = parse(arguments.split())
         assert given
         for style in given.get("style", []):
             assert (ROOT / style).is_file()

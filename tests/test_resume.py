@@ -20,19 +20,20 @@ from helpers.style_pictures import (
     QUICK,
     ROOT,
     SHALLOW,
+    at_step,
     call,
     paint,
     start,
     waves,
-    write_folder,
 )
 from PIL import Image
 
 import style_transfer_cpu as demo
 from style import checkpoint as checkpoints
 from style import journal
-from style.checkpoint import State, check_same_options, read_checkpoint, write_checkpoint
-from style.settings import PICTURE_OPTIONS
+from style.checkpoint import Checkpoint, check_same_options, read_checkpoint, write_checkpoint
+from style.plan import Position
+from style.settings import OPTIONS
 from support.command import InputError
 from support.pictures import read_picture, write_picture
 
@@ -51,29 +52,25 @@ ELABORATE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with narrow weights, and pictures of different shapes."""
-    return write_folder(tmp_path_factory.mktemp("resume"))
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
-@pytest.fixture(autouse=True)
-def in_folder(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def keep_checkpoints(path, folder):
+    """Return an `on_step` that copies the checkpoint at `path` when it changes, and the copies."""
+    copies, seen = [], [None]
+
+    def on_step(step):
+        if identity(path) != seen[0]:
+            seen[0] = identity(path)
+            copies.append(folder / f"kept-{len(copies):02d}.npz")
+            shutil.copy(path, copies[-1])
+
+    return on_step, copies
 
 
-@pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """Paths of copies of all checkpoints that this process writes."""
-    copies = []
-
-    def write_and_keep(path, state):
-        write_checkpoint(path, state)
-        copies.append(tmp_path / f"kept-{len(copies):02d}.npz")
-        shutil.copy(path, copies[-1])
-
-    monkeypatch.setattr(journal, "write_checkpoint", write_and_keep)
-    return copies
+def interrupt_at(number):
+    """Return an `on_step` that raises SIGINT at this step."""
+    return at_step(number, lambda: signal.raise_signal(signal.SIGINT))
 
 
 def losses(report):
@@ -81,24 +78,9 @@ def losses(report):
     return [[step[name] for name in ("content", "style", "tv")] for step in report["steps"]]
 
 
-def at_evaluation(monkeypatch, number, act):
-    """Have `act` called amid the evaluation of the objective that has this number, from 1."""
-    evaluate = demo.Objective.__call__
-    count = 0
-
-    def evaluate_and_act(objective, image):
-        nonlocal count
-        count += 1
-        if count == number:
-            act()
-        return evaluate(objective, image)
-
-    monkeypatch.setattr(demo.Objective, "__call__", evaluate_and_act)
-
-
-def going_on(error):
+def printed_command(error):
     """Return the words of the command that the program printed."""
-    return shlex.split(re.search(r"^to go on: (.*)$", error, re.MULTILINE)[1])
+    return shlex.split(re.search(r"^to resume: (.*)$", error, re.MULTILINE)[1])
 
 
 # ---------------------------------------------------------------- at every border
@@ -116,12 +98,13 @@ def going_on(error):
     ],
     ids=["adam-1", "adam-3", "lbfgs-1", "lbfgs-3", "elaborate-adam", "elaborate-lbfgs"],
 )
-def test_from_every_border_the_picture_is_the_same(tmp_path, kept, options, count):
+def test_from_every_restart_point_the_picture_is_the_same(tmp_path, options, count):
     path = tmp_path / "whole.png"
-    _, report = paint(path, *options, "--checkpoint", tmp_path / "a.npz")
+    keep, kept = keep_checkpoints(tmp_path / "a.npz", tmp_path)
+    _, report = paint(path, *options, "--checkpoint", tmp_path / "a.npz", on_step=keep)
     assert len(kept) == count
     assert len(report["steps"]) == options[options.index("--steps") + 1]
-    places = [(state.scale, state.step) for state in map(read_checkpoint, kept)]
+    places = [read_checkpoint(path).position[:2] for path in kept]
     assert places == sorted(set(places))
     for number, checkpoint in enumerate(kept[:count]):
         again = tmp_path / f"{number}.png"
@@ -133,27 +116,30 @@ def test_from_every_border_the_picture_is_the_same(tmp_path, kept, options, coun
         assert report_again["scales"] == report["scales"]
 
 
-def test_checkpoints_come_when_they_are_due(tmp_path, kept):
+def test_checkpoints_come_when_they_are_due(tmp_path):
     """Every so many steps, and at the end of each scale; there, counting begins anew."""
     options = [*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3]
-    assert call(*options, "--output", tmp_path / "a.png", "--checkpoint", tmp_path / "a.npz") == 0
-    places = [(state.scale, state.step) for state in map(read_checkpoint, kept)]
+    keep, kept = keep_checkpoints(tmp_path / "a.npz", tmp_path)
+    files = ["--output", tmp_path / "a.png", "--checkpoint", tmp_path / "a.npz"]
+    assert call(*options, *files, on_step=keep) == 0
+    places = [read_checkpoint(path).position[:2] for path in kept]
     assert places == [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]
     assert [len(read_checkpoint(path).losses) for path in kept] == [3, 4, 7, 8, 11, 12]
 
 
-def test_a_checkpoint_comes_with_its_picture(tmp_path, monkeypatch):
+def test_a_checkpoint_comes_with_its_picture(tmp_path):
     """Beside each checkpoint, --output is the picture that it holds."""
     seen = []
 
-    def look(path, state):
-        write_checkpoint(path, state)
-        seen.append((state.image.copy(), read_picture(tmp_path / "made.jpg")))
+    def look(step):
+        if (tmp_path / "a.npz").exists():
+            image = read_checkpoint(tmp_path / "a.npz").position.image
+            seen.append((image, read_picture(tmp_path / "made.jpg")))
 
-    monkeypatch.setattr(journal, "write_checkpoint", look)
     options = [*THREE_SCALES, "--steps", 6, "--scales", 2, "--checkpoint-every", 2]
-    assert call(*options, "--output", tmp_path / "made.jpg", "--checkpoint", "a.npz") == 0
-    assert len(seen) == 4
+    files = ["--output", tmp_path / "made.jpg", "--checkpoint", tmp_path / "a.npz"]
+    assert call(*options, *files, on_step=look) == 0
+    assert len(seen) == 5  # after steps 2 to 6
     vgg = demo.VGG19("narrow.mat")
     vgg.load_model()
     for image, picture in seen:
@@ -163,14 +149,14 @@ def test_a_checkpoint_comes_with_its_picture(tmp_path, monkeypatch):
 
 
 @OPTIMIZERS
-def test_a_finished_run_goes_on_to_the_same_picture(tmp_path, optimizer, monkeypatch):
+def test_a_finished_run_resumes_to_the_same_picture(tmp_path, optimizer):
     options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 6, "--output",
                tmp_path / "made.png", "--checkpoint", tmp_path / "a.npz"]  # fmt: skip
     assert call(*options) == 0
     expected = (tmp_path / "made.png").read_bytes()
     (tmp_path / "made.png").unlink()
-    at_evaluation(monkeypatch, 1, lambda: pytest.fail("there is nothing left to do"))
-    assert call("--resume", tmp_path / "a.npz") == 0
+    no_step = at_step(1, lambda: pytest.fail("there is nothing left to do"))
+    assert call("--resume", tmp_path / "a.npz", on_step=no_step) == 0
     assert (tmp_path / "made.png").read_bytes() == expected
 
 
@@ -227,23 +213,20 @@ def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path
 
 @SIGNALS
 @OPTIMIZERS
-@pytest.mark.parametrize("evaluation", [2, 8])
-def test_a_signal_saves_and_says_how_to_go_on(
-    tmp_path, capsys, monkeypatch, optimizer, number, evaluation
-):
+@pytest.mark.parametrize("stop_at", [2, 8])
+def test_a_signal_saves_and_says_how_to_resume(tmp_path, capsys, optimizer, number, stop_at):
     options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 12, "--checkpoint-every", 3]
     expected = tmp_path / "expected.png"
     _, report = paint(expected, *options)
     output = tmp_path / "my picture's.png"
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, evaluation, lambda: signal.raise_signal(number))
-        assert call(*options, "--output", output, "--save-every", 1) == 128 + number
+    on_step = at_step(stop_at, lambda: signal.raise_signal(number))
+    assert call(*options, "--output", output, "--save-every", 1, on_step=on_step) == 128 + number
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     out, error = capsys.readouterr()
     assert "stopping after this step" in error
     step = int(re.search(r"^stopped after step (\d+)", error, re.MULTILINE)[1])
-    assert step == evaluation if optimizer == "adam" else 1 <= step <= evaluation
+    assert step == stop_at
     # the step was finished, and its picture is there
     saved = sorted(tmp_path.glob("my picture's_*.png"))
     assert len(saved) == step
@@ -253,7 +236,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     done = len(state.losses)
     assert done == step if optimizer == "adam" else step - 3 <= done <= step
     assert not list(tmp_path.glob(".*"))
-    command = going_on(error)
+    command = printed_command(error)
     assert command[0] == "python"
     assert Path(command[1]).resolve() == ROOT / "style_transfer_cpu.py"
     again = tmp_path / "again.json"
@@ -283,7 +266,7 @@ def test_a_signal_from_outside_and_the_printed_command(folder, tmp_path, number)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
-    line = re.search(r"^to go on: (.*)$", error, re.MULTILINE)[1]
+    line = re.search(r"^to resume: (.*)$", error, re.MULTILINE)[1]
     report = tmp_path / "report.json"
     done = subprocess.run(
         f"{line} --report {report}", shell=True, cwd=folder, capture_output=True, text=True,
@@ -295,15 +278,14 @@ def test_a_signal_from_outside_and_the_printed_command(folder, tmp_path, number)
     assert output.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
-def test_the_second_signal_stops_at_once(tmp_path, capsys, monkeypatch):
+def test_the_second_signal_stops_at_once(tmp_path, capsys):
     def twice():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second signal should not have been waited with")
 
-    at_evaluation(monkeypatch, 4, twice)
     options = [*THREE_SCALES, "--steps", 9, "--output", tmp_path / "made.png"]
-    assert call(*options, "--optimizer", "adam") == 130
+    assert call(*options, "--optimizer", "adam", on_step=at_step(4, twice)) == 130
     error = capsys.readouterr().err
     assert "once more to stop at once" in error
     assert error.splitlines()[-1] == "style_transfer_cpu.py: interrupted"
@@ -314,46 +296,36 @@ def test_the_second_signal_stops_at_once(tmp_path, capsys, monkeypatch):
 def test_a_signal_before_the_first_step_writes_nothing(tmp_path, capsys, monkeypatch, number):
     options = [*THREE_SCALES, "--steps", 3, "--output", tmp_path / "made.png",
                "--checkpoint", tmp_path / "made.npz"]  # fmt: skip
-    make_network = demo.make_network
 
-    def make_and_be_stopped(*arguments):
+    def at_the_start(step):
         signal.raise_signal(number)
-        return make_network(*arguments)
 
-    with monkeypatch.context() as patch:  # amid the preparations
-        patch.setattr(demo, "make_network", make_and_be_stopped)
-        assert call(*options) == 128 + number
+    assert call(*options, on_step=at_the_start) == 128 + number
     assert "stopped before the first step; nothing was written" in capsys.readouterr().err
     with monkeypatch.context() as patch:  # still reading
-        patch.setattr(demo, "load_network", lambda options: signal.raise_signal(number))
+        patch.setattr(demo, "read_picture", lambda *arguments: signal.raise_signal(number))
         assert call(*options) == 128 + number
     assert capsys.readouterr().err.splitlines()[-1] == "style_transfer_cpu.py: interrupted"
     assert list(tmp_path.iterdir()) == []
 
 
 @OPTIMIZERS
-def test_stopped_anew_it_keeps_to_the_checkpoint_it_came_from(
-    tmp_path, capsys, monkeypatch, optimizer
-):
+def test_stopped_again_it_keeps_to_the_checkpoint_it_came_from(tmp_path, capsys, optimizer):
     options = [*THREE_SCALES, "--scales", 1, "--optimizer", optimizer, "--steps", 20]
     options += ["--checkpoint-every", 2]
     expected = tmp_path / "expected.png"
     assert call(*options, "--output", expected) == 0
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
-        assert call(*options, "--output", tmp_path / "made.png") == 130
+    assert call(*options, "--output", tmp_path / "made.png", on_step=interrupt_at(8)) == 130
     checkpoint = tmp_path / "moved.npz"
     (tmp_path / "made.checkpoint.npz").rename(checkpoint)
-    first = read_checkpoint(checkpoint).step
+    first = read_checkpoint(checkpoint).position.step
     assert first > 0
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 8, lambda: signal.raise_signal(signal.SIGINT))
-        assert call("--resume", checkpoint) == 130
-    assert going_on(capsys.readouterr().err)[2] == "--resume"
+    assert call("--resume", checkpoint, on_step=interrupt_at(8)) == 130
+    assert printed_command(capsys.readouterr().err)[2] == "--resume"
     assert not (tmp_path / "made.checkpoint.npz").exists()
     second = read_checkpoint(checkpoint)
-    assert first < second.step < 20
-    assert second.step == len(second.losses)
+    assert first < second.position.step < 20
+    assert second.position.step == len(second.losses)
     assert call("--resume", checkpoint) == 0
     assert (tmp_path / "made.png").read_bytes() == expected.read_bytes()
 
@@ -368,8 +340,8 @@ def started(folder):
     path = folder / "started.npz"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        at_evaluation(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
-        assert call(*options, "--output", folder / "started.png", "--checkpoint", path) == 130
+        files = ["--output", folder / "started.png", "--checkpoint", path]
+        assert call(*options, *files, on_step=interrupt_at(3)) == 130
     return path
 
 
@@ -383,11 +355,12 @@ OTHER_VALUES = {
     "style_weight": (["0"], "--style-weight 40.0", "--style-weight 0.0"),
     "tv_weight": (["0.5"], "--tv-weight 0.001", "--tv-weight 0.5"),
     "content_layers": (
-        ["relu2_1:2", "relu1_1"], "--content-layers relu2_1:1",
-        "--content-layers relu1_1:1 relu2_1:2",
+        ["relu2_1:2", "relu1_1"], "--content-layers relu2_1:1.0",
+        "--content-layers relu1_1:1.0 relu2_1:2.0",
     ),
     "style_layers": (
-        ["relu2_1"], "--style-layers relu1_1:1 relu2_1:1 relu3_1:1", "--style-layers relu2_1:1",
+        ["relu2_1"], "--style-layers relu1_1:1.0 relu2_1:1.0 relu3_1:1.0",
+        "--style-layers relu2_1:1.0",
     ),
     "pooling": (["average"], "--pooling max", "--pooling average"),
     "preserve_color": (["match"], "no --preserve-color", "--preserve-color match"),
@@ -408,7 +381,8 @@ def refused(capsys, *options):
 
 
 def test_when_checkpoints_come_matters_to_lbfgs_alone():
-    assert set(PICTURE_OPTIONS) == {*OTHER_VALUES, "checkpoint_every"}
+    fixed = {name for name, each in OPTIONS.items() if each.metadata["fixed"]}
+    assert fixed == {*OTHER_VALUES, "checkpoint_every"}
     saved, given = {"optimizer": "lbfgs", "checkpoint_every": 20}, {"checkpoint_every": 5}
     message = "was made with --checkpoint-every 20, and now it is --checkpoint-every 5;"
     with pytest.raises(InputError, match=f"a.npz {message}"):
@@ -483,22 +457,20 @@ def test_other_files_are_refused(started, folder, tmp_path, capsys, options, wha
         folder / "other.mat", make_weights(16, seed=1, last_layer="pool5"), last_layer="pool5"
     )
     error = refused(capsys, "--resume", started, *options, "--output", tmp_path / "a.png")
-    assert f"{started} was made with another {what}; give the same again" in error
+    assert f"{started} was made with a different {what}; give the same one" in error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_picture_to_start_from_is_refused(tmp_path, capsys, monkeypatch):
+def test_a_different_picture_to_start_from_is_refused(tmp_path, capsys):
     write_picture(tmp_path / "first.png", waves(60, 90, 11))
     shutil.copy(tmp_path / "first.png", tmp_path / "copy.png")
     output = ["--output", tmp_path / "made.png"]
     options = [*QUICK, *SHALLOW, "--size", 48, "--steps", 4, *output]
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 2, lambda: signal.raise_signal(signal.SIGINT))
-        assert call(*options, "--init", tmp_path / "first.png") == 130
+    assert call(*options, "--init", tmp_path / "first.png", on_step=interrupt_at(2)) == 130
     resume = ["--resume", tmp_path / "made.checkpoint.npz", *output]
     resume += ["--checkpoint", tmp_path / "b.npz"]
     error = refused(capsys, *resume, "--init", "other.png")
-    assert "was made with another picture to start from;" in error
+    assert "was made with a different picture to start from;" in error
     error = refused(capsys, *resume, "--init", "noise")
     assert re.search(r"was made with --init \S+first.png, and now it is --init noise;", error)
     assert call(*resume) == 0
@@ -533,9 +505,7 @@ def test_the_frames_from_before_are_in_the_animation(tmp_path, monkeypatch, opti
     options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 12, "--checkpoint-every", 3]
     options += ["--animation", tmp_path / "a.gif"]
     assert call(*options, "--output", tmp_path / "a.png") == 0
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
-        assert call(*options, "--output", tmp_path / "b.png") == 130
+    assert call(*options, "--output", tmp_path / "b.png", on_step=interrupt_at(7)) == 130
     state = read_checkpoint(tmp_path / "b.checkpoint.npz")
     assert 3 <= len(state.losses) < 12
     assert [step for step, _ in state.frames] == list(range(len(state.losses) + 1))
@@ -560,7 +530,7 @@ def test_a_digest_goes_by_shapes_values_and_order():
     assert checkpoints.digest(np.asfortranarray(a)) == checkpoints.digest(a.copy())
 
 
-def some_state():
+def some_checkpoint():
     rng = np.random.default_rng(8)
     shape = (1, 3, 5, 7)
     # the memory layout of the optimisers' pictures, channels last
@@ -570,31 +540,39 @@ def some_state():
     options = {"content": "/a/b.png", "style": ["/c.png", "/d.png"], "report": [], "plot": None,
                "output": "/e f.png", "animation": None, "contact_sheet": None, "checkpoint": None,
                "style_blend": [2.0, 0.1], "style_layers": {"relu1_1": 1.0, "relu2_1": 0.3}}
-    return State(
-        options, {"content picture": "abc"}, 2, 3, arrays[0], {"m": arrays[1], "v": arrays[2]},
+    position = Position(2, 3, arrays[0], {"m": arrays[1], "v": arrays[2]})
+    return Checkpoint(
+        options, {"content picture": "abc"}, position,
         [{"content": 0.1 * i, "style": 1 / 3, "tv": 1e-30, "seconds": 0.01} for i in range(5)],
         [(0, rng.integers(0, 256, (4, 6, 3), np.uint8)), (5, np.zeros((4, 6, 3), np.uint8)),
          (6, np.ones((4, 6, 3), np.uint8))],
     )  # fmt: skip
 
 
-def assert_same(state, read):
-    """`read` is what is to come back of `some_state`."""
-    assert read.digests == state.digests
-    assert (read.scale, read.step, read.losses) == (state.scale, state.step, state.losses)
-    assert list(read.memory) == ["m", "v"]
-    for name, array in {"image": state.image, **state.memory}.items():
-        again = read.image if name == "image" else read.memory[name]
+def assert_same(checkpoint, read):
+    """`read` is what must come back of `some_checkpoint`."""
+    assert read.digests == checkpoint.digests
+    assert read.losses == checkpoint.losses
+    assert read.position[:2] == checkpoint.position[:2]
+    state, state_read = checkpoint.position.optimizer_state, read.position.optimizer_state
+    assert list(state_read) == ["m", "v"]
+    pairs = [(checkpoint.position.image, read.position.image)]
+    for array, again in [*pairs, *((state[name], state_read[name]) for name in "mv")]:
         assert again.dtype == np.float32
         np.testing.assert_array_equal(again, array)
-    # frames of steps that are to be done again are left out
+    # frames of steps that will be repeated are left out
     assert [step for step, _ in read.frames] == [0, 5]
-    for (_, frame), (_, again) in zip(state.frames, read.frames, strict=False):
+    for (_, frame), (_, again) in zip(checkpoint.frames, read.frames, strict=False):
         np.testing.assert_array_equal(frame, again)
 
 
+def move(checkpoint, **changes):
+    """Change parts of the position of a checkpoint."""
+    checkpoint.position = checkpoint.position._replace(**changes)
+
+
 def test_a_checkpoint_comes_back_as_it_was_written(tmp_path):
-    state = some_state()
+    state = some_checkpoint()
     write_checkpoint(tmp_path / "a.npz", state)
     read = read_checkpoint(tmp_path / "a.npz")
     assert_same(state, read)
@@ -603,15 +581,16 @@ def test_a_checkpoint_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_checkpoint_of_lbfgs_before_any_frame(tmp_path):
-    state = some_state()
-    state.memory, state.frames, state.losses, state.step = {}, [], [], 0
+    state = some_checkpoint()
+    state.frames, state.losses = [], []
+    move(state, step=0, optimizer_state={})
     write_checkpoint(tmp_path / "a.npz", state)
     read = read_checkpoint(tmp_path / "a.npz")
-    assert (read.memory, read.frames, read.losses) == ({}, [], [])
+    assert (read.position.optimizer_state, read.frames, read.losses) == ({}, [], [])
 
 
 def test_nothing_in_it_is_pickled(tmp_path):
-    write_checkpoint(tmp_path / "a.npz", some_state())
+    write_checkpoint(tmp_path / "a.npz", some_checkpoint())
     with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
         kinds = {name: file[name].dtype.kind for name in file.files}
     assert {kind for name, kind in kinds.items() if name != "head"} <= set("fiu")
@@ -624,14 +603,14 @@ def test_nothing_in_it_is_unpickled(tmp_path):
             return Path.touch, (tmp_path / "sprung",)
 
     np.savez(tmp_path / "a.npz", head=np.array([Trap()], dtype=object))
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="not a checkpoint"):
         read_checkpoint(tmp_path / "a.npz")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
-    write_checkpoint(path, some_state())
+    write_checkpoint(path, some_checkpoint())
     before = path.read_bytes()
 
     def fill_the_disk(file, **arrays):
@@ -640,23 +619,23 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
     monkeypatch.setattr(checkpoints.np, "savez", fill_the_disk)
     with pytest.raises(InputError, match=r"cannot write the checkpoint .*a\.npz.*No space left"):
-        write_checkpoint(path, some_state())
+        write_checkpoint(path, some_checkpoint())
     assert path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_a_shortened_checkpoint_is_refused(tmp_path):
-    write_checkpoint(tmp_path / "a.npz", some_state())
+    write_checkpoint(tmp_path / "a.npz", some_checkpoint())
     whole = (tmp_path / "a.npz").read_bytes()
     for length in (1, 30, 500, len(whole) // 2, len(whole) - 1):
         (tmp_path / "a.npz").write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"a\.npz is no checkpoint .*or is damaged"):
+        with pytest.raises(InputError, match=r"a\.npz is not a checkpoint .*or is damaged"):
             read_checkpoint(tmp_path / "a.npz")
 
 
 def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path):
     """A zip file has a few bytes that do not matter, such as the date."""
-    state = some_state()
+    state = some_checkpoint()
     write_checkpoint(tmp_path / "a.npz", state)
     whole = (tmp_path / "a.npz").read_bytes()
     rng = np.random.default_rng(9)
@@ -677,44 +656,44 @@ def test_a_damaged_checkpoint_is_refused_or_read_right(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda state: setattr(state, "image", state.image.astype(np.float64)),
-        lambda state: setattr(state, "image", state.image[0]),
-        lambda state: setattr(state, "image", state.image[:, :2]),
-        lambda state: state.image.fill(np.nan),
-        lambda state: state.memory.update(v=np.full_like(state.image, np.inf)),
-        lambda state: state.memory.update(m=state.image[:, :, 1:]),
-        lambda state: setattr(state, "step", 6),
-        lambda state: setattr(state, "step", -1),
-        lambda state: setattr(state, "scale", -1),
+        lambda state: move(state, image=state.position.image.astype(np.float64)),
+        lambda state: move(state, image=state.position.image[0]),
+        lambda state: move(state, image=state.position.image[:, :2]),
+        lambda state: state.position.image.fill(np.nan),
+        lambda state: state.position.optimizer_state["v"].fill(np.inf),
+        lambda state: state.position.optimizer_state.update(m=state.position.image[:, :, 1:]),
+        lambda state: move(state, step=6),
+        lambda state: move(state, step=-1),
+        lambda state: move(state, scale=-1),
         lambda state: state.losses[2].update(style=float("nan")),
         lambda state: setattr(state, "digests", ["a"]),
         lambda state: setattr(state, "frames", [(0, np.zeros((4, 6), np.uint8))]),
         lambda state: setattr(state, "options", ["a"]),
-        lambda state: setattr(state, "scale", 0.5),
-        lambda state: setattr(state, "step", 1.0),
+        lambda state: move(state, scale=0.5),
+        lambda state: move(state, step=1.0),
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_another_form_is_refused(tmp_path, change):
-    state = some_state()
+    state = some_checkpoint()
     change(state)
     write_checkpoint(tmp_path / "a.npz", state)
-    with pytest.raises(InputError, match=r"a\.npz is no checkpoint of this program"):
+    with pytest.raises(InputError, match=r"a\.npz is not a checkpoint of this program"):
         read_checkpoint(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: setattr(state, "scale", 99), "does not fit its own options"),
-        (lambda state: setattr(state, "image", state.image[:, :, :5]), "does not fit"),
-        (lambda state: state.memory.clear(), "does not fit its own options"),
+        (lambda state: move(state, scale=99), "does not fit its own options"),
+        (lambda state: move(state, image=state.position.image[:, :, :5]), "does not fit"),
+        (lambda state: state.position.optimizer_state.clear(), "does not fit its own options"),
         (lambda state: state.options.update(steps=1), "does not fit its own options"),
         (lambda state: state.options.update(optimizer="lbfgs"), "does not fit its own options"),
         (lambda state: state.options.update(threads=0), "--threads: expected a whole number"),
         (lambda state: state.options.update(seed="x"), "--seed: expected a whole number"),
         (lambda state: state.options.update(style_layers={"relu9_9": 1}), "no layer 'relu9_9'"),
-        (lambda state: state.options.update(nonsense=1), "unrecognized arguments: --nonsense"),
-        (lambda state: state.options.pop("content"), "was made with another content picture"),
+        (lambda state: state.options.update(nonsense=1), "is not a checkpoint of this program"),
+        (lambda state: state.options.pop("content"), "was made with a different content picture"),
         (lambda state: state.options.pop("init"), None),
     ],
 )  # fmt: skip
@@ -723,9 +702,11 @@ def test_a_checkpoint_that_was_altered_is_refused_or_harmless(
 ):
     state = read_checkpoint(started)
     change(state)
-    if state.memory:
-        state.memory = {name: array[:, :, : state.image.shape[2]].copy()
-                        for name, array in state.memory.items()}  # fmt: skip
+    _, _, image, arrays = state.position
+    if arrays:
+        height = image.shape[2]
+        fitting = {name: array[:, :, :height].copy() for name, array in arrays.items()}
+        move(state, optimizer_state=fitting)
     write_checkpoint(tmp_path / "a.npz", state)
     status = call("--resume", tmp_path / "a.npz", "--output", tmp_path / "a.png")
     error = capsys.readouterr().err.splitlines()[-1]
@@ -741,7 +722,7 @@ def test_what_is_no_checkpoint_is_not_overwritten_by_one(tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", x=np.arange(3))
     before = (tmp_path / "mine.npz").read_bytes()
     options = [*QUICK, "--output", tmp_path / "a.png", "--checkpoint", tmp_path / "mine.npz"]
-    assert "mine.npz is no checkpoint of this program" in refused(capsys, *options)
+    assert "mine.npz is not a checkpoint of this program" in refused(capsys, *options)
     assert (tmp_path / "mine.npz").read_bytes() == before
 
 
@@ -752,27 +733,26 @@ def test_weights_that_differ_in_their_biases_or_mean_alone_are_refused(started, 
         capsys, "--resume", started, "--weights", tmp_path / "biased.mat", "--output",
         tmp_path / "a.png",
     )  # fmt: skip
-    assert "was made with another set of filters" in error
+    assert "was made with a different set of filters" in error
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", "style transfer checkpoint 0")
-    write_checkpoint(tmp_path / "a.npz", some_state())
+    write_checkpoint(tmp_path / "a.npz", some_checkpoint())
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r"another version .*style transfer checkpoint 0"):
+    with pytest.raises(InputError, match=r"a different version .*style transfer checkpoint 0"):
         read_checkpoint(tmp_path / "a.npz")
 
 
-def test_resuming_a_copy_leaves_the_original_alone(tmp_path, monkeypatch, capsys):
+def test_resuming_a_copy_leaves_the_original_alone(tmp_path, capsys):
     original, copied = tmp_path / "a.npz", tmp_path / "b.npz"
     options = [*THREE_SCALES, "--optimizer", "adam", "--steps", 9, "--output", tmp_path / "a.png"]
-    with monkeypatch.context() as patch:
-        at_evaluation(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
-        assert call(*options, "--checkpoint", original, "--checkpoint-every", 2) == 130
+    options += ["--checkpoint", original, "--checkpoint-every", 2]
+    assert call(*options, on_step=interrupt_at(5)) == 130
     shutil.copy(original, copied)
     before, steps = original.read_bytes(), len(read_checkpoint(original).losses)
     capsys.readouterr()
     assert call("--resume", copied, "--output", tmp_path / "b.png") == 0
-    assert f"going on after step {steps} of 9\n" in capsys.readouterr().out
+    assert f"resuming after step {steps} of 9\n" in capsys.readouterr().out
     assert original.read_bytes() == before
     assert len(read_checkpoint(copied).losses) == 9

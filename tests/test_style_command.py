@@ -1,6 +1,6 @@
 """The command of style transfer: what each option does to the picture, and what is refused.
 
-Stopping and going on are in `test_resume.py`.
+Stopping and resuming are in `test_resume.py`.
 """
 
 import io
@@ -25,14 +25,14 @@ from helpers.style_pictures import (
     paint,
     start,
     waves,
-    write_folder,
 )
 from PIL import Image, ImageCms
 
 import style_transfer_cpu as demo
-from style import checkpoint as checkpoints
-from style.checkpoint import State, read_checkpoint, write_checkpoint
+from style import objective
+from style.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from style.colours import match_colours
+from style.plan import Position
 from style_transfer_cpu import VGG19
 from support.pictures import read_picture, resize_picture, write_picture
 
@@ -42,15 +42,7 @@ STILL = ["--steps", 1, "--scales", 1, "--optimizer", "adam", "--learning-rate", 
 CONTENT = ["--content", "content.png"]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with narrow weights, and pictures of different shapes."""
-    return write_folder(tmp_path_factory.mktemp("command"))
-
-
-@pytest.fixture(autouse=True)
-def in_folder(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def column(report, name):
@@ -121,7 +113,7 @@ def test_without_options_the_programs_own_pictures_are_used(tmp_path, monkeypatc
             raise KeyboardInterrupt
         return waves(60, 90, 0)
 
-    monkeypatch.setattr(checkpoints, "read_picture", read_and_stop)
+    monkeypatch.setattr(demo, "read_picture", read_and_stop)
     assert call() == 130
     assert capsys.readouterr().err == "style_transfer_cpu.py: interrupted\n"
     assert [path.name for path in read] == ["content.jpg", "style.jpg"]
@@ -133,7 +125,7 @@ def test_help_has_groups_and_examples_on_two_screens(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert call("--help") == 0
     shown = capsys.readouterr().out
-    for group in ("pictures:", "look:", "work:", "the way there:", "stopping and going on"):
+    for group in ("pictures:", "look:", "work:", "the way there:", "stopping and resuming"):
         assert f"\n{group}" in shown
     assert "\nexamples:\n  python style_transfer_cpu.py\n" in shown
     assert "default: 400" in shown
@@ -633,7 +625,8 @@ def test_the_reports_size_is_that_of_the_picture_worked_at(tmp_path):
 
 def write_other_files(folder):
     """Write what is taken for a checkpoint by mistake."""
-    write_checkpoint(folder / "whole.npz", State(image=np.zeros((1, 3, 9, 9), np.float32)))
+    position = Position(0, 0, np.zeros((1, 3, 9, 9), np.float32), {})
+    write_checkpoint(folder / "whole.npz", Checkpoint(position=position))
     (folder / "cut.npz").write_bytes((folder / "whole.npz").read_bytes()[:-60])
     (folder / "empty.npz").write_bytes(b"")
     np.savez(folder / "something.npz", a=np.arange(3))
@@ -704,13 +697,13 @@ BAD_INPUT = [
     (["--checkpoint", "x.bin"], r"x\.bin.*\.npz"),
     (["--checkpoint", "content.png/x.npz"], "content.png is not a folder"),
     (["--resume", "nowhere.npz"], "there is no checkpoint nowhere.npz"),
-    (["--resume", "content.png"], "content.png is no checkpoint"),
-    (["--resume", "narrow.mat"], "narrow.mat is no checkpoint"),
-    (["--resume", "cut.npz"], "cut.npz is no checkpoint"),
-    (["--resume", "empty.npz"], "empty.npz is no checkpoint"),
-    (["--resume", "something.npz"], "something.npz is no checkpoint"),
-    (["--resume", "array.npy"], "array.npy is no checkpoint"),
-    (["--resume", "pickled.npz"], "pickled.npz is no checkpoint"),
+    (["--resume", "content.png"], "content.png is not a checkpoint"),
+    (["--resume", "narrow.mat"], "narrow.mat is not a checkpoint"),
+    (["--resume", "cut.npz"], "cut.npz is not a checkpoint"),
+    (["--resume", "empty.npz"], "empty.npz is not a checkpoint"),
+    (["--resume", "something.npz"], "something.npz is not a checkpoint"),
+    (["--resume", "array.npy"], "array.npy is not a checkpoint"),
+    (["--resume", "pickled.npz"], "pickled.npz is not a checkpoint"),
     (["--resume", "."], "cannot read the checkpoint"),
     (["--output", "content.png"], "content.png would overwrite"),
     (["--output", "style.png"], "style.png would overwrite"),
@@ -763,14 +756,15 @@ def test_weights_that_overflow_stop_it_at_once(tmp_path, capsys):
 def test_a_loss_that_is_no_number_leaves_the_last_good_picture(
     tmp_path, capsys, monkeypatch, optimizer
 ):
-    real = demo.ContentLossLayer.forward
+    real = objective.content_loss
     calls = []
 
-    def forward(self, features, target):
+    def content_loss(features, target):
         calls.append(features.shape)
-        return math.nan if len(calls) == 6 else real(self, features, target)
+        loss, gradient = real(features, target)
+        return (math.nan if len(calls) == 6 else loss), gradient
 
-    monkeypatch.setattr(demo.ContentLossLayer, "forward", forward)
+    monkeypatch.setattr(objective, "content_loss", content_loss)
     options = [*QUICK, *SHALLOW, "--optimizer", optimizer, "--steps", 20, "--save-every", 1]
     options += ["--scales", 2, "--output", tmp_path / "made.png"]
     assert call(*options, "--report", tmp_path / "report.json") == 2
@@ -826,13 +820,13 @@ def test_names_need_not_be_text(tmp_path):
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path, capsys, monkeypatch, optimizer):
-    variation = demo.total_variation
+    variation = objective.total_variation
 
     def overflowing(image):
         loss, gradient = variation(image)
         return loss, np.full_like(gradient, np.inf)
 
-    monkeypatch.setattr(demo, "total_variation", overflowing)
+    monkeypatch.setattr(objective, "total_variation", overflowing)
     options = [*QUICK, *SMALL, "--optimizer", optimizer, "--output", tmp_path / "made.png"]
     assert call(*options) == 2
     assert "at step 1 the loss or its gradient is no longer finite" in capsys.readouterr().err

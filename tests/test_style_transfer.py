@@ -1,32 +1,31 @@
 """Style transfer: the network of the book, the objective, the optimisers, and the sizes.
 
-The command is in `test_style_command.py`, going on after an interruption in `test_resume.py`.
+The command is in `test_style_command.py`, resuming in `test_resume.py`.
 """
 
-from types import SimpleNamespace
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.gradients import check_gradient
 from helpers.matconvnet_files import IMAGE_MEAN
-from helpers.style_pictures import NARROW, write_folder
+from helpers.style_pictures import NARROW
 
 import style_transfer_cpu as demo
 from fast.fused import FusedNetwork
 from layers3 import StyleLossLayer
-from style_transfer_cpu import VGG19, Objective, get_random_img
+from style.objective import Objective, total_variation
+from style.optimizers import adam, lbfgs
+from style.plan import Position, coarse_to_fine, least_side, plan_scales
+from style.settings import Settings
+from style_transfer_cpu import VGG19, get_random_img, make_network, stylize
 from support.command import InputError
 from support.pictures import read_picture
 
 WANTED = demo.CONTENT_LOSS_LAYERS + demo.STYLE_LOSS_LAYERS
 CONTENT = dict.fromkeys(demo.CONTENT_LOSS_LAYERS, 1.0)
 STYLE = dict.fromkeys(demo.STYLE_LOSS_LAYERS, 1.0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with narrow weights, and pictures of different shapes."""
-    return write_folder(tmp_path_factory.mktemp("style"))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +44,18 @@ def as_float64(vgg):
         wide.layers[name].load_param(weight.astype(np.float64), bias.astype(np.float64))
         wide.layers[name].freeze()
     return wide
+
+
+def objective_of(
+    network, content, styles, content_weight=1.0, style_weight=40.0, tv_weight=0.0,
+    content_layers=CONTENT, style_layers=STYLE, style_blend=None,
+):  # fmt: skip
+    """Return an `Objective` with these settings."""
+    settings = Settings(
+        content_weight=content_weight, style_weight=style_weight, tv_weight=tv_weight,
+        content_layers=content_layers, style_layers=style_layers, style_blend=style_blend,
+    )  # fmt: skip
+    return Objective(network, content, styles, settings)
 
 
 def fused(vgg, pooling="max"):
@@ -157,7 +168,7 @@ def style_by_hand(vgg, made, styles, blend, layers):
 
 def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0, CONTENT, STYLE)
+    objective = objective_of(fused(vgg), content, [style], 2.0, 30.0, 0.0, CONTENT, STYLE)
     losses, gradient = objective(made)
     # the book's way, with its own layers and one backward pass for each loss
     target = vgg.forward(content, ["relu4_2"])["relu4_2"]
@@ -192,7 +203,7 @@ def test_the_objectives_gradient_by_finite_differences(vgg, folder, pooling):
     content, style, made = images(vgg, folder, np.float64)
     content, made = content[..., :32, :33], made[..., :32, :33]
     styles = [style[..., :33, :34], style[..., 20:52, :40]]
-    objective = Objective(
+    objective = objective_of(
         network, content, styles, 2.0, 30.0, 0.1,
         {"relu2_1": 1.0, "pool3": 2.0}, {"relu1_1": 3.0, "relu4_1": 1.0, "relu5_1": 0.5}, [2, 1],
     )  # fmt: skip
@@ -208,11 +219,11 @@ def test_the_objectives_gradient_by_finite_differences(vgg, folder, pooling):
 
 def test_losses_are_relative(vgg, folder):
     content, style, _ = images(vgg, folder)
-    objective = Objective(fused(vgg), content, [style], 1.0, 1.0, 0.0)
+    objective = objective_of(fused(vgg), content, [style], 1.0, 1.0, 0.0)
     assert objective(content)[0]["content"] == pytest.approx(0, abs=1e-6)
     part = style[..., 10:50, :48].repeat(2, axis=3)[..., :60]
     assert objective(part)[0]["style"] < objective(content)[0]["style"]
-    same = Objective(fused(vgg), style, [style], 1.0, 1.0, 0.0)
+    same = objective_of(fused(vgg), style, [style], 1.0, 1.0, 0.0)
     assert total(same, style) == pytest.approx(0, abs=1e-6)
 
 
@@ -220,7 +231,7 @@ def test_several_styles_are_blended_as_gram_matrices(vgg, folder):
     content, style, made = images(vgg, folder)
     second, _ = vgg.load_image(folder / "second.png", 40, 60)
     for blend, expected_blend in (([2, 1], [2, 1]), ([0.2, 0.7], [2, 7]), (None, [1, 1])):
-        objective = Objective(
+        objective = objective_of(
             fused(vgg), content, [style, second], 1.0, 30.0, 0.0, CONTENT, STYLE, blend
         )
         expected = 30 * style_by_hand(vgg, made, [style, second], expected_blend, STYLE)
@@ -230,13 +241,13 @@ def test_several_styles_are_blended_as_gram_matrices(vgg, folder):
 def test_one_style_twice_or_beside_a_share_of_0_is_that_style(vgg, folder):
     content, style, made = images(vgg, folder)
     second, _ = vgg.load_image(folder / "second.png", 40, 60)
-    once_losses, once_gradient = Objective(fused(vgg), content, [style])(made)
+    once_losses, once_gradient = objective_of(fused(vgg), content, [style])(made)
     once_gradient = once_gradient.copy()
     for styles, blend in (
         ([style, style], None), ([style, style], [1, 3]),
         ([style, second], [5, 0]), ([second, style], [0, 1]),
     ):  # fmt: skip
-        losses, gradient = Objective(fused(vgg), content, styles, style_blend=blend)(made)
+        losses, gradient = objective_of(fused(vgg), content, styles, style_blend=blend)(made)
         assert losses == pytest.approx(once_losses, rel=1e-5)
         error = np.linalg.norm(gradient - once_gradient) / np.linalg.norm(once_gradient)
         assert error < 1e-5
@@ -249,7 +260,7 @@ def test_a_style_picture_may_be_of_any_size(vgg, folder):
     larger = np.tile(style, (1, 1, 1, 2))
     layers = {"relu1_1": 1.0}  # with a border of one pixel, where the padding shows
     losses = [
-        Objective(fused(vgg), content, [x], 1, 1, 0, CONTENT, layers)(made)[0]["style"]
+        objective_of(fused(vgg), content, [x], 1, 1, 0, CONTENT, layers)(made)[0]["style"]
         for x in (style, larger)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -261,7 +272,7 @@ def test_layers_count_by_their_weights(vgg, folder):
     style_layers = {"relu2_1": 3.0, "relu4_1": 1.0}
 
     def objective(factor, content_layers, style_layers):
-        return Objective(
+        return objective_of(
             fused(vgg), content, [style], 2.0, 30.0, 0.0,
             {name: factor * weight for name, weight in content_layers.items()},
             {name: factor * weight for name, weight in style_layers.items()},
@@ -296,7 +307,7 @@ def test_a_weight_of_0_leaves_its_layers_out(vgg, folder, without):
         return FusedNetwork.forward(network, image, wanted, keep)
 
     network.forward = forward
-    objective = Objective(
+    objective = objective_of(
         network, content, [style], *weights, 0.0, {layers["content"]: 1.0}, {layers["style"]: 1.0}
     )
     losses, gradient = objective(made)
@@ -309,9 +320,9 @@ def test_a_weight_of_0_leaves_its_layers_out(vgg, folder, without):
 
 def test_the_smoothness_counts_by_its_weight(vgg, folder):
     content, style, made = images(vgg, folder)
-    variation, variation_gradient = demo.total_variation(made)
-    rough, rough_gradient = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0)(made)
-    smooth, gradient = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.7)(made)
+    variation, variation_gradient = total_variation(made)
+    rough, rough_gradient = objective_of(fused(vgg), content, [style], 2.0, 30.0, 0.0)(made)
+    smooth, gradient = objective_of(fused(vgg), content, [style], 2.0, 30.0, 0.7)(made)
     assert (rough["tv"], smooth["tv"]) == (0, pytest.approx(0.7 * variation))
     expected = rough_gradient + 0.7 * variation_gradient
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
@@ -319,7 +330,7 @@ def test_the_smoothness_counts_by_its_weight(vgg, folder):
 
 def test_a_loss_that_is_no_number_is_named(vgg, folder):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, [style], 2.0, 30.0, 0.0)
+    objective = objective_of(fused(vgg), content, [style], 2.0, 30.0, 0.0)
     made[0, 1, 20, 30] = np.nan
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match="content nan"):
         objective(made)
@@ -327,39 +338,93 @@ def test_a_loss_that_is_no_number_is_named(vgg, folder):
 
 def test_total_variation():
     image = np.array([[[[1.0, 2.0], [4.0, 8.0]]]])
-    loss, _ = demo.total_variation(image)
+    loss, _ = total_variation(image)
     assert loss == (1 + 16 + 9 + 36) / 4
     rng = np.random.default_rng(6)
     image = rng.standard_normal((2, 3, 4, 5))
-    gradient = demo.total_variation(image)[1]
-    check_gradient(lambda x: demo.total_variation(x)[0], image, gradient, "image")
+    gradient = total_variation(image)[1]
+    check_gradient(lambda x: total_variation(x)[0], image, gradient, "image")
+
+
+# ---------------------------------------------------------------- the book's program
+
+
+def test_the_books_program_and_the_fast_path_agree(vgg, folder):
+    """Six backward passes and one: the same loss and the same gradient, at every step.
+
+    `Objective` divides each loss by its value for all-zero features; weights multiplied by these
+    values make its loss the book's.
+    """
+    content, style, _ = images(vgg, folder)
+    targets = vgg.forward(content, demo.CONTENT_LOSS_LAYERS)
+    styles = vgg.forward(style, demo.STYLE_LOSS_LAYERS)
+    content_power = np.mean(np.square(targets["relu4_2"], dtype=np.float64))
+    style_power = {}
+    for name, features in styles.items():
+        rows = features[0].reshape(features.shape[1], -1).astype(np.float64)  # -> (C, h w)
+        style_power[name] = np.mean(np.square(rows @ rows.T / rows.shape[1]))
+    objective = objective_of(
+        fused(vgg), content, [style], float(demo.ALPHA * content_power / 2),
+        float(demo.BETA / 5 / 4 * sum(style_power.values())), 0.0, CONTENT,
+        {name: float(power) for name, power in style_power.items()},
+    )  # fmt: skip
+    image, losses = demo.book_style_transfer(vgg, content, style, steps=4, rng=3)
+    assert image.shape == content.shape
+    assert losses[-1] < losses[0]
+    made = get_random_img(content, demo.NOISE, 3)
+    optimizer = demo.AdamOptimizer(demo.LEARNING_RATE, made.shape)
+    for loss in losses:
+        book_loss, book_gradient = demo.book_losses(vgg, made, targets, styles)
+        fast_losses, fast_gradient = objective(made)
+        assert book_loss == loss
+        assert sum(fast_losses.values()) == pytest.approx(book_loss, rel=1e-4)
+        error = np.linalg.norm(fast_gradient - book_gradient) / np.linalg.norm(book_gradient)
+        assert error < 1e-4
+        made = optimizer.update(made, book_gradient)
+    np.testing.assert_array_equal(made, image)
+
+
+def test_the_books_gradient_by_finite_differences(vgg, folder):
+    wide = as_float64(vgg)
+    content, style, made = images(vgg, folder, np.float64)
+    content, made = content[..., :20, :22], made[..., :20, :22]
+    targets = wide.forward(content, demo.CONTENT_LOSS_LAYERS)
+    styles = wide.forward(style[..., :18, :24], demo.STYLE_LOSS_LAYERS)
+    _, gradient = demo.book_losses(wide, made, targets, styles)
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        direction = rng.standard_normal(made.shape)
+        h = 1e-5
+        above, below = (
+            demo.book_losses(wide, made + sign * h * direction, targets, styles)[0]
+            for sign in (1, -1)
+        )
+        assert (above - below) / (2 * h) == pytest.approx(np.sum(gradient * direction), rel=1e-4)
 
 
 # ---------------------------------------------------------------- the optimisers
 
 
 class Recorder:
-    """Stands for a `Journal`: keeps all that it is told."""
+    """An `emit` that keeps everything it is told."""
 
-    def __init__(self, step=0, memory=None):
-        self.state = SimpleNamespace(step=step, memory=memory or {})
-        self.images, self.losses, self.memories = [], [], []
-        self.borders = {}
+    def __init__(self):
+        self.positions, self.losses = [], []
 
-    def step(self, image, losses, memory=None):
-        self.images.append(image.copy())
+    def __call__(self, position, losses):
+        state = position.optimizer_state
+        if state is not None:
+            state = {name: array.copy() for name, array in state.items()}
+        self.positions.append(
+            position._replace(image=position.image.copy(), optimizer_state=state)
+        )
         self.losses.append(sum(losses.values()))
-        self.memories.append(memory and {name: array.copy() for name, array in memory.items()})
-
-    def border(self, image, memory):
-        assert memory == {}
-        self.borders[self.state.step + len(self.images)] = image.copy()
 
 
-def optimise(name, objective, image, steps, bounds, journal, segment=5):
+def optimise(name, objective, position, steps, bounds, emit):
     if name == "adam":
-        return demo.adam(objective, image, steps, bounds, journal, 5.0)
-    return demo.lbfgs(objective, image, steps, bounds, journal, segment)
+        return adam(objective, position, steps, bounds, emit, 5.0)
+    return lbfgs(objective, position, steps, bounds, emit, 5)
 
 
 def limits(low, high):
@@ -370,52 +435,51 @@ def limits(low, high):
 @pytest.mark.parametrize("name", ["adam", "lbfgs"])
 def test_the_optimisers_go_downhill_within_the_bounds(vgg, folder, name):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, [style], 1.0, 40.0)
+    objective = objective_of(fused(vgg), content, [style])
     mean = vgg.image_mean.reshape(1, 3, 1, 1)
     bounds = (-mean, 255 - mean)
     start = np.clip(made, *bounds)
     kept = start.copy()
-    journal = Recorder()
-    result = optimise(name, objective, start, 12, bounds, journal)
+    emit = Recorder()
+    result = optimise(name, objective, Position(1, 0, start, {}), 12, bounds, emit)
     np.testing.assert_array_equal(start, kept)
-    assert len(journal.images) == 12
-    for image in journal.images:
-        assert image.shape == made.shape
-        assert (image >= bounds[0] - 1e-3).all()
-        assert (image <= bounds[1] + 1e-3).all()
-    np.testing.assert_array_equal(journal.images[-1], result)
+    assert [position[:2] for position in emit.positions] == [(1, step) for step in range(1, 13)]
+    for position in emit.positions:
+        assert position.image.shape == made.shape
+        assert (position.image >= bounds[0] - 1e-3).all()
+        assert (position.image <= bounds[1] + 1e-3).all()
+    np.testing.assert_array_equal(emit.positions[-1].image, result)
     assert total(objective, result) < 0.6 * total(objective, start)
     assert (result.dtype, result.shape) == (np.float32, made.shape)
 
 
 @pytest.mark.parametrize("name", ["adam", "lbfgs"])
-def test_the_optimisers_go_on_from_where_a_journal_stands(vgg, folder, name):
+def test_the_optimisers_resume_from_a_position(vgg, folder, name):
     content, style, made = images(vgg, folder)
-    objective = Objective(fused(vgg), content, [style], 1.0, 40.0)
+    objective = objective_of(fused(vgg), content, [style])
     bounds = limits(-120, 135)
     whole = Recorder()
-    result = optimise(name, objective, made, 12, bounds, whole)
-    assert list(whole.borders) == ([] if name == "adam" else [5, 10, 12])
+    result = optimise(name, objective, Position(0, 0, made, {}), 12, bounds, whole)
+    resumable = [p.step for p in whole.positions if p.optimizer_state is not None]
+    assert resumable == (list(range(1, 13)) if name == "adam" else [5, 10, 12])
     for done in (5, 10):
-        journal = Recorder(done, whole.memories[done - 1])
-        again = optimise(name, objective, whole.images[done - 1], 12, bounds, journal)
+        emit = Recorder()
+        again = optimise(name, objective, whole.positions[done - 1], 12, bounds, emit)
         np.testing.assert_array_equal(again, result)
-        assert journal.losses == whole.losses[done:]
+        assert emit.losses == whole.losses[done:]
 
 
 def test_adams_step_length_falls_along_a_cosine():
     """A constant gradient makes m^ / sqrt(v^) = 1: each step is as long as the learning rate."""
-    journal = Recorder()
-    image = np.zeros((1, 3, 2, 2), np.float32)
-    demo.adam(
-        lambda x: ({"loss": 1.0}, np.ones_like(x)), image, 4, limits(-9, 9), journal, 2.0
-    )  # fmt: skip
+    emit = Recorder()
+    start = Position(0, 0, np.zeros((1, 3, 2, 2), np.float32), {})
+    adam(lambda x: ({"loss": 1.0}, np.ones_like(x)), start, 4, limits(-9, 9), emit, 2.0)
     expected = [2.0, 2 * (1 + 0.5**0.5) / 2, 1.0, 2 * (1 - 0.5**0.5) / 2]
-    lengths = -np.diff([0.0, *(image[0, 2, 1, 0] for image in journal.images)])
+    lengths = -np.diff([0.0, *(position.image[0, 2, 1, 0] for position in emit.positions)])
     np.testing.assert_allclose(lengths, expected, rtol=1e-5)
 
 
-def test_lbfgs_finds_the_least_of_a_bowl_within_the_bounds():
+def test_lbfgs_finds_the_minimum_of_a_bowl_within_the_bounds():
     target = np.random.default_rng(3).uniform(-200, 200, (1, 3, 4, 5)).astype(np.float32)
     # elongated: 100 times as steep in red as in blue
     steepness = np.array([10.0, 1.0, 0.1], np.float32).reshape(1, 3, 1, 1)
@@ -424,56 +488,168 @@ def test_lbfgs_finds_the_least_of_a_bowl_within_the_bounds():
         far = x - target
         return {"loss": float(np.sum(steepness * far**2))}, 2 * steepness * far
 
-    journal = Recorder()
     bounds = limits(-100, 150)
-    result = demo.lbfgs(bowl, np.zeros_like(target), 90, bounds, journal, 45)
+    start = Position(0, 0, np.zeros_like(target), {})
+    result = lbfgs(bowl, start, 90, bounds, Recorder(), 45)
     np.testing.assert_allclose(result, np.clip(target, *bounds), atol=0.05)
 
 
-def test_lbfgs_ends_where_nothing_leads_further_down():
-    journal = Recorder()
+def test_lbfgs_ends_where_no_step_reduces_the_loss():
+    emit = Recorder()
     image = np.ones((1, 3, 4, 5), np.float32)
     flat = lambda x: ({"loss": 1.0}, np.zeros_like(x))  # noqa: E731
-    np.testing.assert_array_equal(demo.lbfgs(flat, image, 9, limits(-5, 5), journal, 3), image)
-    assert journal.images == []
+    result = lbfgs(flat, Position(0, 0, image, {}), 9, limits(-5, 5), emit, 3)
+    np.testing.assert_array_equal(result, image)
+    assert emit.positions == []
+
+
+# ---------------------------------------------------------------- stylize, as from a notebook
+
+
+SMALL = Settings(
+    size=48, steps=6, scales=2, content_layers={"relu2_1": 1.0}, optimizer="adam",
+    style_layers={"relu1_1": 1.0, "relu2_1": 1.0}, weights="random",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pictures(folder):
+    return read_picture(folder / "content.png"), [read_picture(folder / "style.png")]
+
+
+def test_stylize_tells_of_the_start_and_of_every_step(pictures):
+    content, styles = pictures
+    kept = content.copy(), styles[0].copy()
+    steps = []
+    result = stylize(content, styles, SMALL, on_step=steps.append)
+    assert (result.shape, result.dtype) == ((32, 48, 3), np.uint8)
+    places = [step.position[:2] for step in steps]
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    assert [bool(step.losses) for step in steps] == [False] + 6 * [True]
+    assert all(step.picture().shape == result.shape for step in steps)
+    np.testing.assert_array_equal(steps[-1].picture(), result)
+    np.testing.assert_array_equal(content, kept[0])
+    np.testing.assert_array_equal(styles[0], kept[1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_stylize_resumes_from_any_restart_point(pictures, optimizer):
+    settings = replace(SMALL, optimizer=optimizer, checkpoint_every=2)
+    steps = []
+    result = stylize(*pictures, settings, on_step=steps.append)
+    restarts = [step.position for step in steps if step.position.optimizer_state is not None]
+    assert len(restarts) == (7 if optimizer == "adam" else 5)
+    for position in restarts:
+        again = stylize(*pictures, settings, resume_from=position)
+        np.testing.assert_array_equal(again, result)
+    if optimizer == "lbfgs":
+        with pytest.raises(ValueError, match="optimizer_state"):
+            stylize(*pictures, settings, resume_from=steps[1].position)
+
+
+def test_an_exception_in_on_step_ends_the_run(pictures):
+    class Enough(Exception):
+        pass
+
+    seen = []
+
+    def on_step(step):
+        seen.append(step)
+        if len(seen) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        stylize(*pictures, SMALL, on_step=on_step)
+    assert len(seen) == 3
+
+
+def test_a_network_may_be_made_once_and_used_again(pictures, vgg):
+    """The same filters for two styles; those of a file; and those that `stylize` makes itself."""
+    content, styles = pictures
+    rng = np.random.default_rng(SMALL.seed)
+    network = make_network(content, styles, SMALL, rng)
+    made = stylize(content, styles, SMALL, network=network, rng=rng)
+    np.testing.assert_array_equal(made, stylize(content, styles, SMALL))
+    other = stylize(content, [styles[0][::-1]], SMALL, network=network)
+    assert not np.array_equal(other, made)
+    loaded = stylize(content, styles, SMALL, network=vgg)
+    by_name = stylize(content, styles, replace(SMALL, weights=str(vgg.param_path)))
+    np.testing.assert_array_equal(loaded, by_name)
+
+
+def test_stylize_starts_from_a_picture(pictures):
+    content, styles = pictures
+    settings = replace(SMALL, steps=1, scales=1, learning_rate=1e-3)
+    start = np.full((40, 60, 3), (250, 10, 20), np.uint8)
+    made = stylize(content, styles, settings, start=start)
+    assert np.abs(made.astype(int) - start[0, 0]).max() <= 2
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"style_blend": [1, 2]}, "2 numbers for 1"),
+    ({"content_layers": {"relu9_1": 1.0}}, "no layer 'relu9_1'"),
+    ({"init": "start.png"}, "`start`"),
+    ({"style_layers": {"relu5_1": 1.0}, "size": 20}, "at least 32 pixels"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(pictures, change, said):
+    with pytest.raises(ValueError, match=said):
+        stylize(*pictures, replace(SMALL, **change))
+
+
+def test_pictures_are_uint8_of_three_channels(pictures):
+    content, styles = pictures
+    with pytest.raises(TypeError, match="uint8"):
+        stylize(content / 255, styles, SMALL)
+    with pytest.raises(ValueError, match="shape"):
+        stylize(content, [styles[0][:, :, 0]], SMALL)
+    with pytest.raises(ValueError, match="at least one"):
+        stylize(content, [], SMALL)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"size": 0}, "size: expected a whole number"), ({"size": 10.5}, "size"),
+    ({"pooling": "min"}, "pooling: expected max or average, got 'min'"),
+    ({"content_layers": {"conv1_1": 1.0}}, "content_layers: there is no layer 'conv1_1'"),
+    ({"style_layers": {"relu1_1": 0}}, "style_layers: .*greater than 0"),
+    ({"noise": 2.0}, "noise"), ({"style_blend": [0, 0]}, "greater than 0"),
+    ({"content_weight": 0, "style_weight": 0}, "cannot both be 0"),
+])  # fmt: skip
+def test_settings_have_their_limits(change, said):
+    with pytest.raises(ValueError, match=said):
+        Settings(**change)
 
 
 # ---------------------------------------------------------------- the sizes
 
 
-def planned(content, styles, scales=None, steps=120, **options):
+def planned(content, styles, **settings):
     """Return the plan for pictures of these (height, width)."""
-    defaults = {
-        "size": 400, "style_scale": 1.0, "content_weight": 1.0, "style_weight": 1.0,
-        "content_layers": CONTENT, "style_layers": STYLE, "weights": "narrow.mat",
-    }  # fmt: skip
+    settings = {"content_layers": CONTENT, "weights": "narrow.mat", **settings}
     blank = [np.zeros((*size, 3), np.uint8) for size in (content, *styles)]
-    options = SimpleNamespace(**{**defaults, **options})
-    sizes = demo.plan_sizes(blank[0], blank[1:], options, scales)
-    return demo.share_steps(sizes, steps)
+    return plan_scales(blank[0], blank[1:], Settings(**settings))
 
 
 def heights_and_widths(plan):
-    return [(scale["height"], scale["width"]) for scale in plan]
+    return [(scale.height, scale.width) for scale in plan]
 
 
 def test_sizes():
-    assert demo.coarse_to_fine(400, 3) == [100, 200, 400]
-    assert demo.coarse_to_fine(400, 1) == [400]
-    assert demo.coarse_to_fine(400, None) == [100, 200, 400]
-    assert demo.coarse_to_fine(320, None) == [160, 320]
-    assert demo.coarse_to_fine(192, None) == [96, 192]
-    assert demo.coarse_to_fine(191, None) == [191]
-    assert demo.coarse_to_fine(50, None) == [50]
+    assert coarse_to_fine(400, 3) == [100, 200, 400]
+    assert coarse_to_fine(400, 1) == [400]
+    assert coarse_to_fine(400, None) == [100, 200, 400]
+    assert coarse_to_fine(320, None) == [160, 320]
+    assert coarse_to_fine(192, None) == [96, 192]
+    assert coarse_to_fine(191, None) == [191]
+    assert coarse_to_fine(50, None) == [50]
 
 
 def test_the_plan_goes_from_coarse_to_fine():
     plan = planned((600, 900), [(800, 700), (300, 900)])
     assert heights_and_widths(plan) == [(67, 100), (133, 200), (267, 400)]
-    assert [scale["style_sizes"] for scale in plan] == [
+    assert [scale.style_sizes for scale in plan] == [
         [(100, 88), (33, 100)], [(200, 175), (67, 200)], [(400, 350), (133, 400)],
     ]  # fmt: skip
-    assert [scale["steps"] for scale in plan] == [40, 40, 40]
+    assert [scale.steps for scale in plan] == [40, 40, 40]
     plan = planned((600, 900), [(800, 700)], scales=2)
     assert heights_and_widths(plan) == [(133, 200), (267, 400)]
     assert heights_and_widths(planned((60, 90), [(800, 700)])) == [(60, 90)]  # never enlarged
@@ -484,7 +660,7 @@ def test_the_plan_goes_from_coarse_to_fine():
 ])  # fmt: skip
 def test_the_steps_of_all_scales_sum_up(count, scales, expected):
     plan = planned((600, 900), [(800, 700)], scales=scales, steps=count)
-    assert [scale["steps"] for scale in plan] == expected
+    assert [scale.steps for scale in plan] == expected
     assert heights_and_widths(plan) == [(67, 100), (133, 200), (267, 400)][-len(expected) :]
 
 
@@ -492,7 +668,7 @@ def test_scales_too_coarse_for_the_layers_are_left_out():
     # relu5_1 lies behind four pools: 32 pixels are two positions
     plan = planned((600, 900), [(800, 700)], scales=6)
     assert heights_and_widths(plan) == [(33, 50), (67, 100), (133, 200), (267, 400)]
-    assert [scale["steps"] for scale in plan] == [30, 30, 30, 30]
+    assert [scale.steps for scale in plan] == [30, 30, 30, 30]
     # a narrow style counts as well
     assert heights_and_widths(planned((600, 900), [(800, 700), (100, 900)])) == [(267, 400)]
     # fewer layers allow more
@@ -505,13 +681,12 @@ def test_scales_too_coarse_for_the_layers_are_left_out():
     (["relu2_1", "relu5_1"], 32), (["pool5"], 64),
 ])  # fmt: skip
 def test_the_least_side(layers, expected):
-    options = SimpleNamespace(
-        content_weight=1.0, style_weight=0.0, content_layers=dict.fromkeys(layers, 1.0),
-        style_layers={"pool5": 1.0}, weights="narrow.mat",
-    )  # fmt: skip
-    assert demo.least_side(options) == expected
-    for options.weights in "kmeans", "random":  # which need patches to learn from
-        assert demo.least_side(options) == max(12, expected)
+    for weights in "narrow.mat", "kmeans", "random":  # the last two need patches to learn from
+        settings = Settings(
+            style_weight=0.0, content_layers=dict.fromkeys(layers, 1.0),
+            style_layers={"pool5": 1.0}, weights=weights,
+        )  # fmt: skip
+        assert least_side(settings) == max(8 if weights == "narrow.mat" else 12, expected)
 
 
 def test_a_picture_too_small_is_refused_with_the_least_size():
@@ -530,6 +705,6 @@ def test_a_picture_too_small_is_refused_with_the_least_size():
 def test_the_style_is_scaled():
     plan = planned((600, 900), [(800, 700), (300, 900)], style_scale=1.5, scales=2)
     assert heights_and_widths(plan) == [(133, 200), (267, 400)]
-    assert [scale["style_sizes"] for scale in plan] == [
+    assert [scale.style_sizes for scale in plan] == [
         [(300, 262), (100, 300)], [(600, 525), (200, 600)],
     ]  # fmt: skip

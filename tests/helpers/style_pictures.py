@@ -19,6 +19,8 @@ NARROW = make_weights(divisor=16, last_layer="pool5")  # 4, 8, 16, 32 and 32 cha
 SIZES = {"content": (60, 90), "other": (60, 90), "style": (80, 70), "second": (64, 96),
          "tiny": (20, 90)}  # fmt: skip
 
+STARTED = []  # processes that a test must have waited for by its end
+
 WEIGHTS = ["--weights", "narrow.mat"]
 QUICK = ["--content", "content.png", "--style", "style.png", *WEIGHTS]
 SHALLOW = ["--content-layers", "relu2_1", "--style-layers", "relu1_1", "relu2_1", "relu3_1"]
@@ -40,25 +42,40 @@ def write_folder(path):
     return path
 
 
-def call(*options):
+def call(*options, on_step=None):
     """Run the command in this process; return its exit status."""
     try:
-        return main([str(option) for option in options])
+        return main([str(option) for option in options], on_step)
     except SystemExit as exit:  # of argparse
         return exit.code
 
 
-def paint(path, *options):
+def at_step(number, act):
+    """Return an `on_step` that calls ``act()`` at the step with this number, from 1."""
+    count = 0
+
+    def on_step(step):
+        nonlocal count
+        count += bool(step.losses)
+        if step.losses and count == number:
+            act()
+
+    return on_step
+
+
+def paint(path, *options, on_step=None):
     """Run the command, which must succeed; return the picture at `path` and its report."""
     report = path.with_suffix(".json")
-    assert call(*options, "--output", path, "--report", report) == 0
+    assert call(*options, "--output", path, "--report", report, on_step=on_step) == 0
     return read_picture(path), json.loads(report.read_text("utf-8"))
 
 
 def start(folder, *options):
     """Start the command as a user does, in `folder`; return the process."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, ROOT / "style_transfer_cpu.py", *map(str, options)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
+    STARTED.append(process)
+    return process
