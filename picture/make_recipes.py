@@ -1,13 +1,14 @@
-"""Make the pictures of the README's recipe book, by the README's own commands.
+"""Make the pictures of the README's recipe book, with the README's own commands.
 
-Every block of shell commands under the heading "Recipe book" is run in an empty folder from which
-the program and the pictures of this folder can be seen. What the commands leave there becomes
-``picture/look_<name>.jpg``.
+Each block of shell commands under the heading "Recipe book" is run in an empty temporary folder
+that has links to the program and to picture/. Each JPEG file that the commands make there becomes
+picture/look_<name>.jpg.
 
     python picture/make_recipes.py               all of them, in about a quarter of an hour
-    python picture/make_recipes.py abstract      only commands in which this word occurs
+    python picture/make_recipes.py abstract      only commands that contain this word
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -16,8 +17,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run as a script, only picture/ would be on the path
+
+from support.command import InputError, exit_status  # noqa: E402
+from support.files import atomic_path  # noqa: E402
+from support.pictures import read_picture, resize_picture  # noqa: E402
+
 HEADING = "### Recipe book"
+README_WIDTH = 960  # pixels; GitHub shows a README less wide than this
 
 
 def recipes(readme):
@@ -28,28 +38,68 @@ def recipes(readme):
 
 
 def make(commands, folder):
-    """Run shell commands in `folder`, an empty one; return the pictures they made."""
+    """Run shell commands in `folder`, an empty one; return the paths of the pictures they made.
+
+    Raises
+    ------
+    InputError
+        If a command fails; it has said why.
+    """
     for name in ("style_transfer_cpu.py", "picture"):
         (folder / name).symlink_to(ROOT / name)
-    # "python" shall be this one
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, check=True,
-        env={**os.environ, "PATH": path},
-    )  # fmt: skip
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # this Python
+        "PYTHONDONTWRITEBYTECODE": "1",  # leaves no __pycache__ in the project
+    }
+    shell = ["bash", "-euo", "pipefail", "-c", commands]
+    if subprocess.run(shell, cwd=folder, env=environment).returncode:
+        raise InputError("a command of this recipe failed; correct it in README.md")
     return sorted(folder.glob("*.jpg"))
 
 
-def main():
-    """Make all the pictures, or those whose commands have one of the arguments in them."""
-    for commands in recipes((ROOT / "README.md").read_text("utf-8")):
-        if len(sys.argv) > 1 and not any(word in commands for word in sys.argv[1:]):
-            continue
+def keep(made, kept):
+    """Copy the picture `made` to the path `kept`; shrink it if it is wider than the README."""
+    picture = read_picture(made)
+    height, width = picture.shape[:2]
+    with atomic_path(kept, "the picture") as temporary:
+        if width <= README_WIDTH:
+            shutil.copyfile(made, temporary)
+        else:
+            height = round(height * README_WIDTH / width)
+            image = Image.fromarray(resize_picture(picture, height, README_WIDTH, "lanczos"))
+            image.save(temporary, quality=88, subsampling=0, optimize=True)
+
+
+def run(options):
+    """Make the pictures of the recipes that the options ask for."""
+    chosen = [
+        commands
+        for commands in recipes((ROOT / "README.md").read_text("utf-8"))
+        if not options.word or any(word in commands for word in options.word)
+    ]
+    if not chosen:
+        raise InputError(f"no recipe in README.md contains {' or '.join(options.word)}")
+    for commands in chosen:
         print(commands, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             for path in make(commands, Path(folder)):
-                shutil.copyfile(path, ROOT / "picture" / f"look_{path.name}")
+                keep(path, options.output_dir / f"look_{path.name}")
+
+
+def main(argv=None):
+    """Make the pictures; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Make the pictures of the README's recipe book, with the README's own "
+        "commands. All of them take about a quarter of an hour.",
+    )
+    parser.add_argument("word", nargs="*",
+                        help="run only the recipes whose commands contain one of these words, "
+                        "for example abstract (default: run all recipes)")  # fmt: skip
+    parser.add_argument("--output-dir", type=Path, default=ROOT / "picture",
+                        help="folder for the pictures (default: %(default)s)")  # fmt: skip
+    return exit_status(parser.prog, run, parser.parse_args(argv))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
