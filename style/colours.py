@@ -1,10 +1,11 @@
-"""Keeping the content's colours in a style transfer, in either of two ways.
+"""Two ways to keep the content's colours in a style transfer.
 
-`keep_chroma` works on the finished result: its light and shade stay, the colours are the content's.
-`match_colours` works on the style before the transfer: it takes on the content's palette.
+`keep_chroma` changes the finished result: it keeps its lightness and takes the content's colours.
+`match_colours` changes the style before the transfer: it gets the content's palette.
 
-Pictures are uint8 of shape (H, W, 3) in sRGB. Both functions compute in strips of rows, so that
-they need little more memory than the pictures themselves.
+Pictures are uint8 of shape (H, W, 3) in sRGB. Both functions compute in strips of rows, so they
+need little more memory than the pictures. They raise ValueError or TypeError for other shapes or
+dtypes.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from fast.strips import run_strips, strips_of_rows
 from support.pictures import check_rgb
 
-# Linear sRGB to the responses of the eye's three kinds of cones, and their cube roots to lightness
-# L, green-red a and blue-yellow b [1]_; one row for each result.
+# From linear sRGB to the responses of the eye's three kinds of cones, and from their cube roots to
+# lightness L, green-red a and blue-yellow b [1]_; one row for each result.
 RGB_TO_CONES = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -31,14 +32,14 @@ CONES_TO_LAB = np.array(
 LAB_TO_CONES = np.linalg.inv(CONES_TO_LAB)
 CONES_TO_RGB = np.linalg.inv(RGB_TO_CONES)
 
-# How far outside 0..1 linear light may lie and still count as a colour of sRGB: the matrices are
-# printed to ten digits, so that white is not quite white. A level of 255 is 300 times as much.
+# How far outside 0..1 linear light may be and still be a colour of sRGB: the matrices are published
+# with ten digits, so white is not exactly white. One level of 255 is 300 times as much.
 GAMUT_TOLERANCE = 1e-6
 
-# Halvings of the interval in which the largest chroma of sRGB is sought: to 1 part in 4096.
+# Halvings of the interval that contains the largest chroma of sRGB: precise to 1 part in 4096.
 BISECTIONS = 12
 
-# The variance, in levels squared, that is taken for noise in every direction of colour.
+# The variance, in levels squared, that counts as noise in every direction of colour.
 NOISE_VARIANCE = 1.0
 
 STRIP_PIXELS = 1 << 15
@@ -47,11 +48,11 @@ STRIP_PIXELS = 1 << 15
 def keep_chroma(result, content):
     """Return the lightness of `result` with the chroma of `content`.
 
-    Lightness and chroma are those of Oklab [1]_, computed from linear light [2]_. Oklab is
-    preferred to CIELAB because its lines of constant hue are straight: CIELAB's blue turns purple
-    when its chroma is cut, and cut it must be, as the content's chroma at the result's lightness is
-    often outside what sRGB can show. Such a colour keeps its lightness and hue and gets the largest
-    chroma that sRGB has for them (clipping channel by channel would change all three).
+    Lightness and chroma are those of Oklab [1]_, computed from linear light [2]_. At the lightness
+    of the result, sRGB often cannot show the content's chroma. Such a colour keeps its lightness
+    and hue and gets the largest chroma that sRGB has for them (clipping each channel would change
+    all three). This is why the space is Oklab and not CIELAB: its lines of constant hue are
+    straight, while CIELAB's blue turns purple when its chroma is reduced.
 
     Parameters
     ----------
@@ -61,12 +62,7 @@ def keep_chroma(result, content):
     Returns
     -------
     ndarray of shape (H, W, 3)
-        uint8, sRGB; a new array.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the two differ in size, or have another shape or dtype.
+        uint8, sRGB.
 
     References
     ----------
@@ -93,18 +89,15 @@ def keep_chroma(result, content):
 def match_colours(style, content):
     """Return `style` with the mean and the covariance of the colours of `content`.
 
-    Every pixel s becomes T (s - mean(style)) + mean(content). Of the many matrices T that turn one
-    covariance into the other this is the Monge-Kantorovitch map [1]_, the one that changes the
-    colours least::
+    Every pixel s becomes T (s - mean(style)) + mean(content). Many matrices T turn one covariance
+    into the other; this is the Monge-Kantorovitch map [1]_, which changes the colours least::
 
         T = S^(-1/2) (S^(1/2) C S^(1/2))^(1/2) S^(-1/2)
 
-    with the covariances S of the style and C of the content. It is computed on the stored sRGB
-    values, as in the paper that proposed it for style transfer [2]_. `NOISE_VARIANCE` is added to
-    both: a grey or plain style has no variance in some directions, and what little noise it has
-    there must not be blown up to the content's colours. Two equal pictures still give T = 1.
-
-    Values beyond 0..255 are clipped, so the covariance is met exactly only where none are.
+    S is the covariance of the style, C that of the content. They are computed from the stored sRGB
+    values, as in the paper that proposed this for style transfer [2]_. `NOISE_VARIANCE` is added to
+    both: a grey or uniform style has no variance in some directions, and its noise there must not
+    be amplified. Two equal pictures still give T = 1. Values outside 0..255 are clipped.
 
     Parameters
     ----------
@@ -114,12 +107,7 @@ def match_colours(style, content):
     Returns
     -------
     ndarray of the shape of `style`
-        uint8, sRGB; a new array.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If one has another shape or dtype.
+        uint8, sRGB.
 
     References
     ----------
@@ -174,14 +162,14 @@ def _linear_rgb(lab):
 
 
 def _into_gamut(lab):
-    """Return the linear light of colours in Oklab, with less chroma where sRGB has not so much.
+    """Return the linear light of colours in Oklab, with less chroma where sRGB has less.
 
-    The chroma is found by bisection: grey, of chroma 0, is in the gamut at any lightness.
+    The chroma is found by bisection: grey, with chroma 0, is in the gamut at any lightness.
     """
     linear = _linear_rgb(lab)
     outside = np.flatnonzero(~_in_gamut(linear))
     lab = lab[outside]
-    part = np.zeros(len(lab))  # of the chroma, that is surely in the gamut
+    part = np.zeros(len(lab))  # of the chroma, that is known to be in the gamut
     for i in range(1, BISECTIONS + 1):
         larger = part + 0.5**i
         part = np.where(_in_gamut(_linear_rgb(_with_part_of_chroma(lab, larger))), larger, part)
@@ -194,14 +182,14 @@ def _with_part_of_chroma(lab, part):
 
 
 def _in_gamut(linear):
-    """Tell of each colour in linear light whether sRGB has it; (P, 3) -> (P,)."""
+    """Return for each colour in linear light whether sRGB has it; (P, 3) -> (P,)."""
     return (np.abs(linear - 0.5) <= 0.5 + GAMUT_TOLERANCE).all(axis=1)
 
 
 def _mean_and_covariance(rgb):
     """Return the mean (3,) and the covariance (3, 3) of the colours of a picture, float64.
 
-    The sums are of whole numbers below 2^53, and so without any rounding error.
+    The sums are whole numbers below 2^53, so they have no rounding error.
     """
     H, W, _ = rgb.shape
     total, products = np.zeros(3), np.zeros((3, 3))

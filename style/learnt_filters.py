@@ -1,26 +1,25 @@
-"""Filters without a download: what two pictures alone can teach a convolutional network.
+"""Filters without a download: what the pictures alone can teach a convolutional network.
 
-VGG's filters were learnt from a million photographs. Style transfer can do without. Its style loss
-asks which small patterns are in a picture, how often, and which of them occur together; for that
-the network needs filters that answer to the patterns pictures are made of, and no labels. The
-content and the style picture hold patches enough to learn them from, in seconds [1]_:
+VGG's filters were trained on a million photographs. Style transfer works without them: the style
+loss compares which small patterns occur, how often, and which occur together. For that the network
+needs filters that detect the patterns of these pictures, and no labels. The content and style
+pictures contain enough patches to learn such filters in seconds [1]_:
 
-1. **Patches.** Cut thousands of 3x3 pieces out of both pictures. Each is a vector x of 27 numbers.
-2. **Whitening.** Neighbouring pixels are nearly alike, so nearly all that differs between patches
-   is their brightness. Along the eigenvectors of the patches' covariance, divide by the standard
-   deviation: z = W^T (x - mean). Now an edge weighs as much as a shade.
-3. **Spherical k-means.** Scale all z to length 1 and find the K directions around which they
-   crowd. Patches crowd where pictures have habits: strokes of one slant, rims, pairs of colours.
-4. **Filters.** Direction d becomes the filter W d, and its bias is set so that the ReLU lets
-   through only the strongest answers: the filter says "here", not "somewhat everywhere".
-5. The answers are pictures again, of K channels. Their 3x3 patches teach the next layer, which
-   sees further and learns corners, curves and strands of strokes.
+1. **Patches.** Cut thousands of 3x3 patches out of the pictures. Each is a vector x of 27 numbers.
+2. **Whitening.** Neighbouring pixels are similar, so patches differ mostly in brightness. Divide by
+   the standard deviation along each eigenvector of the patches' covariance: z = W^T (x - mean).
+   Now an edge counts as much as a shade.
+3. **Spherical k-means.** Scale all z to length 1 and find K directions, the centres of clusters.
+   Clusters form at frequent patterns: strokes of one slant, edges, pairs of colours.
+4. **Filters.** The direction d becomes the filter W d. Its bias is set so that the ReLU passes only
+   the strongest outputs: the filter is active at its pattern and 0 elsewhere.
+5. The outputs are pictures again, with K channels. Their 3x3 patches teach the next layer, which
+   sees a larger area and learns corners, curves and groups of strokes.
 
-Random filters are the control. Each is a blend of all directions at once, so each answers a little
-to everything, and most to fine grain: that alone makes random numbers correlate with a patch. The
-picture that satisfies their Gram matrices has the style's palette, and grain. A learnt filter is
-silent until its stroke appears; matching how often it speaks, and beside which others, puts the
-strokes of the painting onto the canvas.
+Random filters are the control. Each is a mixture of all directions, so each is a little active
+everywhere, mostly at fine grain, which correlates with random numbers. A picture that matches their
+Gram matrices has the palette of the style, and grain. A learnt filter outputs 0 except at its
+pattern. Matching how often each is active, and which are active together, reproduces the strokes.
 
 References
 ----------
@@ -36,38 +35,38 @@ from fast.strips import run_strips, single_threaded_blas, strips_of_rows
 from support.command import InputError
 
 # These layers learn. The deeper ones stay random: their patches have 2304 numbers and more, too
-# many for so few pictures, and random blends of learnt features already tell strokes apart.
+# many for so few pictures, and random mixtures of learnt features already distinguish strokes.
 LEARNT_LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 
 PATCHES = 10_000  # drawn for each layer, evenly from all pictures
-ROUNDS = 8  # of k-means; later rounds hardly move the directions
-ACTIVE = 0.3  # share of the patches that a filter lets through its ReLU
+ROUNDS = 8  # of k-means; later rounds hardly change the directions
+ACTIVE = 0.3  # share of the patches at which a filter is active after its ReLU
 DIRECTIONS = 256  # at most so many are kept by whitening, the strongest
-EIGENVALUE_CUT = 1e-4  # of the largest; what varies less is rounding and compression noise
-SMOOTHING = 0.1  # of the mean eigenvalue, added so that weak directions are not blown up
+EIGENVALUE_CUT = 1e-4  # of the largest; smaller ones are rounding and compression noise
+SMOOTHING = 0.1  # of the mean eigenvalue, added so that weak directions are not amplified
 
 
 def learn_filters(layers, pictures, rng):
-    """Give every convolution of a network filters, the first five learnt from the pictures.
+    """Load filters into every convolution of a network; the first five learn from the pictures.
 
-    Each layer is scaled to a mean activation of 1, so that no layer's loss drowns another's.
+    Each layer is scaled to a mean activation of 1, so that the losses of all layers are comparable.
 
     Parameters
     ----------
     layers : dict of str to layer
         The network in order. Convolutions are named "conv...", of kernel size 3, padding 1 and
-        stride 1, each followed by its ReLU; "pool..." layers stand between. Convolutions get
+        stride 1, each followed by its ReLU, with "pool..." layers between. Convolutions get
         parameters and are frozen. `LEARNT_LAYERS` are learnt, all others random.
     pictures : list of ndarray of shape (1, 3, H, W)
         What to learn from, floating point, 0 to 255 minus the mean colour; sizes may differ.
     rng : numpy.random.Generator
         Draws patches, starting points and random filters. The same state gives the same filters,
-        whatever the number of threads.
+        for any number of threads.
 
     Raises
     ------
     InputError
-        If a picture is too small for the network, or the pictures are plain and teach nothing.
+        If a picture is too small for the network, or the pictures are uniform.
     """
     check_large_enough(layers, pictures)
     activations = pictures
@@ -84,9 +83,9 @@ def learn_filters(layers, pictures, rng):
 
 
 def random_filters(layers, pictures, rng):
-    """Give every convolution random filters (He-normal, bias 0), scaled as the learnt ones are.
+    """Load random filters (He-normal, bias 0) into every convolution, scaled like learnt ones.
 
-    Parameters and errors are those of `learn_filters`; the pictures serve to measure the scale.
+    Parameters and errors are those of `learn_filters`; the pictures are needed for the scale.
     """
     check_large_enough(layers, pictures)
     activations = pictures
@@ -98,7 +97,7 @@ def random_filters(layers, pictures, rng):
 
 
 def draw_patches(pictures, number, rng):
-    """Cut 3x3 patches out of random places, equally many from each picture.
+    """Cut 3x3 patches at random positions, equally many from each picture.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ def draw_patches(pictures, number, rng):
 
 
 def filters_from_patches(patches, number, rng):
-    """Learn filters: whiten the patches, cluster them, and turn each cluster into a filter.
+    """Learn filters: whiten the patches, cluster them, and make each cluster a filter.
 
     Parameters
     ----------
@@ -141,28 +140,28 @@ def filters_from_patches(patches, number, rng):
     Raises
     ------
     InputError
-        If all patches are alike.
+        If all patches are equal.
     """
     mean = patches.mean(axis=0)
     centred = patches - mean
     whitening = whitening_matrix(centred)
     directions = spherical_kmeans(_product(centred, whitening), number, rng)
     filters = _product(whitening, directions.T)  # d . (W^T x) = (W d) . x
-    answers = _product(centred, filters)
-    threshold = np.quantile(answers, 1 - ACTIVE, axis=0).astype(answers.dtype)
+    outputs = _product(centred, filters)
+    threshold = np.quantile(outputs, 1 - ACTIVE, axis=0).astype(outputs.dtype)
     # filter . (x - mean) - threshold = filter . x + bias
     bias = -threshold - (mean[None] @ filters)[0]
     return filters.reshape(-1, 3, 3, number), bias
 
 
 def whitening_matrix(centred):
-    """Return W such that the columns of centred @ W are uncorrelated and about equally strong.
+    """Return W such that the columns of centred @ W are uncorrelated, with about equal variance.
 
     With the covariance S = V diag(e) V^T (principal component analysis),
 
         W = V diag(1 / sqrt(e + SMOOTHING * mean(e)))
 
-    with the strongest directions only: the others hold next to nothing, and cost time.
+    with the directions of largest variance only; the others contain almost nothing and cost time.
 
     Parameters
     ----------
@@ -174,21 +173,21 @@ def whitening_matrix(centred):
     ndarray of shape (D, at most DIRECTIONS)
     """
     covariance = _product(centred.T, centred) / len(centred)
-    with single_threaded_blas():  # how LAPACK rounds depends on its threads
+    with single_threaded_blas():  # LAPACK's rounding depends on its threads
         variance, axes = np.linalg.eigh(covariance)
     if not variance[-1] > 0:
-        raise InputError("the pictures are plain, there is nothing to learn filters from")
+        raise InputError("the pictures are uniform: there is nothing to learn filters from")
     count = min(DIRECTIONS, np.count_nonzero(variance > EIGENVALUE_CUT * variance[-1]))
-    variance, axes = variance[-count:], axes[:, -count:]  # they come in rising order
+    variance, axes = variance[-count:], axes[:, -count:]  # in ascending order
     return axes / np.sqrt(variance + SMOOTHING * variance.mean())
 
 
 def spherical_kmeans(vectors, number, rng):
-    """Find the directions around which vectors crowd.
+    """Return the centres of clusters of directions.
 
-    Each round gives every vector to the direction nearest by angle, and turns each direction to
-    the sum of its vectors; those that point its way more clearly count more. A direction that
-    nobody chose starts anew from some vector.
+    Each round assigns every vector to the nearest direction by angle, and replaces each direction
+    by the weighted sum of its vectors; the weight is the cosine of the angle. A direction without
+    vectors starts again from a random vector.
 
     Parameters
     ----------
@@ -214,6 +213,7 @@ def spherical_kmeans(vectors, number, rng):
         directions /= np.where(empty[:, None], 1, lengths)
     return directions
 
+
 def random_weights(layer, rng):
     """Return the He-normal weight and zero bias of a convolution, float32."""
     shape = (layer.channel_in, layer.kernel_size, layer.kernel_size, layer.channel_out)
@@ -225,7 +225,7 @@ def random_weights(layer, rng):
 def check_large_enough(layers, pictures):
     """Raise `InputError` unless every picture has 3x3 patches in the deepest layer that learns.
 
-    Nor may a later pool run out of pixels. The error names the least size.
+    Later pooling layers need a pixel as well. The error names the least size.
     """
     least = pooled = 1
     for name in layers:
@@ -246,15 +246,15 @@ def check_large_enough(layers, pictures):
 def _load_scaled(name, layer, weight, bias, pictures):
     """Load and freeze parameters divided by the mean activation; return the activations."""
     layer.load_param(weight, bias)
-    answers = [layer.forward(x) for x in pictures]
-    rectified = [np.maximum(answer, 0) for answer in answers]
+    outputs = [layer.forward(x) for x in pictures]
+    rectified = [np.maximum(output, 0) for output in outputs]
     total = sum(float(x.sum(dtype=np.float64)) for x in rectified)
     mean = np.float32(total / sum(x.size for x in rectified))
     if not mean > 0:
-        raise InputError(f"the pictures are too plain: no filter of {name} answers to them")
+        raise InputError(f"the pictures are too uniform: no filter of {name} is active")
     layer.load_param(weight / mean, bias / mean)
     layer.freeze()
-    return [answer / mean for answer in answers]
+    return [output / mean for output in outputs]
 
 
 def _product(a, b):

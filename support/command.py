@@ -8,23 +8,21 @@ from contextlib import suppress
 
 
 class InputError(ValueError):
-    """Something the user gave (a file, an option, a picture) cannot be used.
+    """Something from the user (a file, an option, a picture) cannot be used.
 
-    The message is one line that says what was wrong, where, and what to do about it. The demos
-    print it after the program's name and exit with a status other than 0; any other exception is
-    a bug of ours and keeps its traceback.
+    The message is one line: what was wrong, where, and what to do. The commands print it after
+    their name and exit with status 2. Any other exception is a bug and keeps its traceback.
     """
 
 
-
 def bounded(kind, least=None, above=None, most=None):
-    """Return a function that reads an option's text as a number within bounds.
+    """Return a function that reads an option's text as a number within limits.
 
     Parameters
     ----------
     kind : {int, float}
     least, above, most : number, optional
-        The smallest that is allowed, what it must be greater than, and the largest.
+        The smallest allowed value, a value it must be greater than, and the largest.
     """
     wanted = "a whole number" if kind is int else "a number"
     if least is not None:
@@ -37,16 +35,15 @@ def bounded(kind, least=None, above=None, most=None):
     def read(text):
         try:
             value = kind(text)
-            finite = math.isfinite(value)
-        except (ValueError, OverflowError):  # no number; one beyond all floating-point numbers
-            value, finite = 0, False
-        in_bounds = (
-            finite
-            and (least is None or value >= least)
-            and (above is None or value > above)
-            and (most is None or value <= most)
-        )
-        if not in_bounds:
+            in_limits = (
+                math.isfinite(value)
+                and (least is None or value >= least)
+                and (above is None or value > above)
+                and (most is None or value <= most)
+            )
+        except (ValueError, OverflowError):  # not a number, or too large for any float
+            in_limits = False
+        if not in_limits:
             raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
         return value
 
@@ -54,13 +51,13 @@ def bounded(kind, least=None, above=None, most=None):
 
 
 def exit_status(program, run, arguments):
-    """Call ``run(arguments)``; say in one line what stopped it, if anything did.
+    """Call ``run(arguments)``; print one line if something stopped it.
 
     Returns
     -------
     int
-        What `run` returns (0 for None), 2 for unusable input (`InputError`), 130 after Ctrl-C, or
-        143 after SIGTERM, which is taken like Ctrl-C, so that no temporary files are left behind.
+        The result of `run` (0 for None), 2 for unusable input (`InputError`), 130 after Ctrl-C, 143
+        after SIGTERM. SIGTERM is handled like Ctrl-C, so that no temporary files are left behind.
     """
     signals = []
 
@@ -82,7 +79,7 @@ def exit_status(program, run, arguments):
 
 
 class Stopped(Exception):
-    """Raised between two steps after a signal asked for the end; `number` is the signal's."""
+    """Raised between two steps after a signal; `number` is the signal's."""
 
     def __init__(self, number):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -90,7 +87,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """While this context lasts, the first Ctrl-C or SIGTERM is only noted; the second one counts.
+    """In this context the first Ctrl-C or SIGTERM is only recorded; the second one stops at once.
 
     Examples
     --------
@@ -103,13 +100,13 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.number = None  # of the signal that came
+        self.number = None  # of the first signal
         self._previous = {}
 
     def __enter__(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: stays ignored
-                self._previous[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it: keep that
+                self._previous[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *exception):
@@ -117,16 +114,16 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self):
-        """Raise `Stopped` if a signal has come."""
+        """Raise `Stopped` if there was a signal."""
         if self.number is not None:
             raise Stopped(self.number)
 
-    def _note(self, number, frame):
+    def _record(self, number, frame):
         if self.number is not None:
-            previous = self._previous[number]  # as if this context were not there
+            previous = self._previous[number]  # what would happen without this context
             if callable(previous):
                 return previous(number, frame)
             raise KeyboardInterrupt
         self.number = number
-        with suppress(RuntimeError):  # the signal may have come while something else was printed
-            print("\nstopping after this step; once more to stop at once", file=sys.stderr)
+        with suppress(RuntimeError):  # the signal may have interrupted another print
+            print("\nstopping after this step; repeat to stop at once", file=sys.stderr)

@@ -247,9 +247,9 @@ def test_pooling_alone_sets_the_least_size_of_a_deep_network():
         learn_filters(layers, [painting(15, 15)], np.random.default_rng(0))
 
 
-def test_plain_pictures_are_refused_but_one_plain_picture_is_fine():
+def test_uniform_pictures_are_refused_but_one_uniform_picture_is_fine():
     plain = np.full((1, 3, 20, 20), 7.0, np.float32)
-    with pytest.raises(InputError, match="plain"):
+    with pytest.raises(InputError, match="uniform"):
         learn_filters(build(), [plain, plain], np.random.default_rng(0))
     layers = build()
     learn_filters(layers, [plain, painting()], np.random.default_rng(0))

@@ -287,7 +287,7 @@ def test_the_second_signal_stops_at_once(tmp_path, capsys):
     options = [*THREE_SCALES, "--steps", 9, "--output", tmp_path / "made.png"]
     assert call(*options, "--optimizer", "adam", on_step=at_step(4, twice)) == 130
     error = capsys.readouterr().err
-    assert "once more to stop at once" in error
+    assert "repeat to stop at once" in error
     assert error.splitlines()[-1] == "style_transfer_cpu.py: interrupted"
     assert list(tmp_path.iterdir()) == []
 
