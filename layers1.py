@@ -25,15 +25,12 @@ def draw_weights(shape, std, fan_in, rng=None):
     shape : tuple of int
     std : float or "he"
         Standard deviation. "he" means sqrt(2 / fan_in), which keeps the size of the activations
-        about the same from one ReLU layer to the next [1]_.
+        about the same from one ReLU layer to the next (He, Zhang, Ren and Sun, "Delving Deep into
+        Rectifiers", ICCV 2015, equation 10).
     fan_in : int
         How many inputs each output sums.
     rng : None, int or numpy.random.Generator, default=None
         Source of randomness. An int is a seed: the same seed gives the same weights.
-
-    References
-    ----------
-    .. [1] He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10.
     """
     if isinstance(std, str):
         if std != "he":
@@ -79,15 +76,9 @@ class FullyConnectedLayer:
         check_positive(num_input=num_input, num_output=num_output)
         self.num_input = num_input
         self.num_output = num_output
-        # parameters
-        self.weight = None
-        self.bias = None
-        # gradients
-        self.d_weight = None
-        self.d_bias = None
-        # saved by forward
-        self.input = None
-        self.output = None
+        self.weight = self.bias = None  # parameters
+        self.d_weight = self.d_bias = None  # gradients
+        self.input = self.output = None  # saved by forward
 
     def init_param(self, std=0.01, rng=None):
         """Draw new float32 weights (see `draw_weights`) and set the bias to 0."""
@@ -191,8 +182,7 @@ class ReLULayer:
     kind = "relu"  # fast/fused.py recognises the layers it is given by this attribute
 
     def __init__(self):
-        # saved by forward
-        self.input = None
+        self.input = None  # saved by forward
 
     def forward(self, input):
         """Return max(0, input), a new array of the same shape and dtype."""
@@ -251,12 +241,8 @@ class SoftmaxLossLayer:
     """
 
     def __init__(self):
-        # saved by forward
-        self.prob = None
-        self.log_prob = None
-        self.batch_size = None
-        # saved by get_loss for backward
-        self.label_onehot = None
+        self.prob = self.log_prob = self.batch_size = None  # saved by forward
+        self.label_onehot = None  # saved by get_loss
 
     def forward(self, input):
         """Return the probabilities (N, D) for finite scores `input` (N, D).
