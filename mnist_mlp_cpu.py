@@ -292,7 +292,7 @@ def shift_pictures(pictures, largest, rng):
     count = len(pictures)
     margin = (largest, largest)
     padded = np.pad(pictures.reshape(count, SIDE, SIDE), ((0, 0), margin, margin))
-    # a view of all P x P windows, P = 2 largest + 1: (N, 28 + P - 1, ...) -> (N, P, P, 28, 28)
+    # a view of all P x P windows, P = 2 largest + 1: (N, 27 + P, 27 + P) -> (N, P, P, 28, 28)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))
     row, column = rng.integers(0, 2 * largest, size=(2, count), endpoint=True)
     return windows[np.arange(count), row, column].reshape(count, -1)  # (N, 28, 28) -> (N, 784)
