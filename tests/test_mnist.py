@@ -352,48 +352,46 @@ def test_train_batch(mnist_dir):
     assert losses[2] < losses[0]
 
 
-def test_training_uses_every_row_once_and_anneals(mnist_dir, monkeypatch):
-    mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, anneal=True, standardize=True)
-    rows, rates = [], []
-    forward, update = mlp.forward, mlp.update
-    monkeypatch.setattr(mlp, "forward", lambda x: rows.append(x) or forward(x))
-    monkeypatch.setattr(mlp, "update", lambda lr: rates.append(lr) or update(lr))
-    everything = mlp.train_data.copy()
-    mlp.train()
-    assert [len(batch) for batch in rows] == [700, 700, 130] * 2
-    np.testing.assert_allclose(rates, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-    for epoch in (rows[:3], rows[3:]):
-        seen = np.concatenate(epoch)
-        assert not np.array_equal(seen, everything[:, :-1])
-        np.testing.assert_array_equal(
-            np.unique(seen, axis=0), np.unique(everything[:, :-1], axis=0)
-        )
-    np.testing.assert_array_equal(
-        np.unique(mlp.train_data, axis=0), np.unique(everything, axis=0)
-    )
-    assert len(mlp.epoch_losses) == len(mlp.epoch_seconds) == 2
-
-
-def test_the_loss_of_an_epoch_is_the_mean_over_its_rows(mnist_dir):
-    mlp = small_mlp(mnist_dir, batch_size=700)
-    losses = []
+def recorded_batches(mlp):
+    """Train; return the (images, labels, lr, loss) of each batch."""
+    batches = []
     train_batch = mlp.train_batch
-    mlp.train_batch = lambda *batch: losses.append(train_batch(*batch)) or losses[-1]
+
+    def record(images, labels, lr):
+        batches.append((images, labels, lr, train_batch(images, labels, lr)))
+        return batches[-1][3]
+
+    mlp.train_batch = record
     mlp.train()
-    assert mlp.epoch_losses == pytest.approx([np.average(losses, weights=[700, 700, 130])])
-    mlp.max_epoch = 0
-    mlp.train()
-    assert mlp.epoch_losses == mlp.epoch_seconds == []
+    return batches
 
 
-def test_training_shifts_the_pictures(mnist_dir, monkeypatch):
+def test_training_uses_every_row_once_per_epoch(mnist_dir):
+    mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, anneal=True, standardize=True)
+    everything = mlp.train_data.copy()
+    batches = recorded_batches(mlp)
+    assert [len(labels) for _, labels, _, _ in batches] == [700, 700, 130] * 2
+    np.testing.assert_allclose([lr for _, _, lr, _ in batches], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    orders = []
+    for epoch in (batches[:3], batches[3:]):
+        images, labels = (np.concatenate([batch[i] for batch in epoch]) for i in (0, 1))
+        orders.append(np.column_stack([images, labels]))
+        np.testing.assert_array_equal(
+            np.unique(orders[-1], axis=0), np.unique(everything, axis=0)
+        )
+    assert not np.array_equal(orders[0], everything)
+    assert not np.array_equal(orders[0], orders[1])
+    losses = np.array([loss for *_, loss in batches]).reshape(2, 3)
+    assert mlp.epoch_losses == pytest.approx(np.average(losses, axis=1, weights=[700, 700, 130]))
+    assert len(mlp.epoch_seconds) == 2
+
+
+def test_training_shifts_the_pictures(mnist_dir):
     mlp = small_mlp(mnist_dir, batch_size=2000, max_shift=1)
-    given = []
-    forward = mlp.forward
-    monkeypatch.setattr(mlp, "forward", lambda x: given.append(x) or forward(x))
-    mlp.train()
-    unmoved = (given[0] == mlp.train_data[:, :-1]).all(axis=1)
-    assert unmoved.mean() == pytest.approx(1 / 9, abs=0.04)  # one place in nine
+    ((images, labels, _, _),) = recorded_batches(mlp)
+    unmoved = (images == mlp.train_data[:, :-1]).all(axis=1)
+    assert unmoved.mean() == pytest.approx(1 / 9, abs=0.04)  # one position in nine
+    np.testing.assert_array_equal(labels, mlp.train_data[:, -1])
 
 
 def test_training_learns_and_repeats(mnist_dir):
@@ -410,11 +408,11 @@ def test_training_learns_and_repeats(mnist_dir):
     assert runs[0].epoch_losses == runs[1].epoch_losses
     for one, other in zip(runs[0].update_layer_list, runs[1].update_layer_list, strict=True):
         np.testing.assert_array_equal(one.weight, other.weight)
-    constant = small_mlp(mnist_dir, lr=0.1)
-    rates = []
-    constant.update = rates.append
+    constant = small_mlp(mnist_dir, lr=0.1, max_epoch=2)
+    assert {lr for _, _, lr, _ in recorded_batches(constant)} == {0.1}
+    constant.max_epoch = 0
     constant.train()
-    assert set(rates) == {0.1}
+    assert constant.epoch_losses == constant.epoch_seconds == []
 
 
 def test_evaluate_counts_the_last_rows(mnist_dir):
@@ -686,6 +684,7 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
         ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "different network"),
         (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
         (["--data-dir", inside_file], "cannot write"),
+        (["--data-dir", str(tmp_path / ("x" * 300))], "File name too long"),
     ):
         assert main(options) == 2, options
         captured = capsys.readouterr()
