@@ -1,12 +1,15 @@
-"""The three layers of a multilayer perceptron (course book, experiments 2-1 and 3-1).
+"""The three layers of a multilayer perceptron (course book, sections 2-1 and 3-1).
 
-A network is a chain of layers. Going forward, each layer turns its `input` into its `output`. Going
-backward, each is handed `top_diff`, the derivative of the loss by its output, and returns
-`bottom_diff`, the derivative of the loss by its input, which is the next layer's `top_diff`. That
-hand-over is the chain rule, and the whole of back-propagation.
+A network is a chain of layers. In the forward pass each layer computes its `output` from its
+`input`. In the backward pass each layer gets `top_diff`, the gradient of the loss with respect to
+its output, and returns `bottom_diff`, the gradient with respect to its input, which is the
+`top_diff` of the layer before it. This is the chain rule, and all of back-propagation.
 
-Letters: N rows (samples) in a batch, D columns (features) of a row, L the loss, a single number.
-Arrays keep their precision: float32 in gives float32 out, float64 in gives float64 out.
+Letters: N samples (rows) in a batch, D features (columns) in a row, L the loss (one number).
+Inputs and gradients are float32 or float64 arrays; a result has the dtype of the input.
+
+Every method checks its arguments: TypeError for a wrong type or dtype, ValueError for a wrong shape
+or value, RuntimeError when it is called too early. No method changes an array it was given.
 """
 
 import numpy as np
@@ -15,22 +18,19 @@ from support.checks import check_floating, check_positive, check_rows, check_sha
 
 
 def draw_weights(shape, std, fan_in, rng=None):
-    """Draw float32 weights from a normal distribution around 0.
+    """Draw float32 weights of the given shape from a normal distribution with mean 0.
 
     Parameters
     ----------
     shape : tuple of int
     std : float or "he"
-        Standard deviation. "he" stands for sqrt(2 / fan_in), with which the activations neither
-        fade nor grow from one ReLU layer to the next [1]_.
+        Standard deviation. "he" means sqrt(2 / fan_in), which keeps the size of the activations
+        about the same from one ReLU layer to the next (He, Zhang, Ren and Sun, "Delving Deep into
+        Rectifiers", ICCV 2015, equation 10).
     fan_in : int
-        How many inputs each output sums over.
+        How many inputs each output sums.
     rng : None, int or numpy.random.Generator, default=None
-        Source of randomness. An int is a seed, so that runs repeat; None differs every time.
-
-    References
-    ----------
-    .. [1] He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10.
+        Source of randomness. An int is a seed: the same seed gives the same weights.
     """
     if isinstance(std, str):
         if std != "he":
@@ -42,38 +42,26 @@ def draw_weights(shape, std, fan_in, rng=None):
 
 
 def descend(parameter, gradient, lr):
-    """Return ``parameter - lr * gradient``, a new array of the parameter's dtype."""
-    new = np.multiply(gradient, -float(lr), dtype=parameter.dtype, casting="same_kind")
-    new += parameter
-    return new
+    """Return the parameter after one step of gradient descent, a new array of the same dtype."""
+    return parameter - float(lr) * gradient.astype(parameter.dtype, copy=False)
 
 
 class FullyConnectedLayer:
-    """Every output is a weighted sum of all inputs plus a bias.
-
-        y = x W + b        for each row x of the batch
-
-    Book: sections 2-1 and 3-1.
+    """Each output is a weighted sum of all inputs, plus a bias: y = x W + b for each row x.
 
     Parameters
     ----------
-    num_input : int
-        Features per input row, at least 1.
-    num_output : int
-        Features per output row, at least 1.
+    num_input, num_output : int
+        Features of an input row and of an output row, at least 1.
 
     Attributes
     ----------
-    weight : ndarray of shape (num_input, num_output)
-        W above; set by `init_param` or `load_param`.
-    bias : ndarray of shape (1, num_output)
-        b above; set by `init_param` or `load_param`.
-    d_weight, d_bias : ndarray
-        dL/dW and dL/db, of the shapes of `weight` and `bias`; set by `backward`.
-    input : ndarray of shape (N, num_input)
-        What the last `forward` was given.
-    output : ndarray of shape (N, num_output)
-        What the last `forward` returned.
+    weight, bias : ndarrays of shape (num_input, num_output) and (1, num_output)
+        W and b, set by `init_param` or `load_param`.
+    d_weight, d_bias : ndarrays of the same shapes
+        dL/dW and dL/db, set by `backward`.
+    input, output : ndarrays of shape (N, num_input) and (N, num_output)
+        Of the last `forward`.
 
     Examples
     --------
@@ -88,51 +76,17 @@ class FullyConnectedLayer:
         check_positive(num_input=num_input, num_output=num_output)
         self.num_input = num_input
         self.num_output = num_output
-        # parameters
-        self.weight = None
-        self.bias = None
-        # their gradients
-        self.d_weight = None
-        self.d_bias = None
-        # saved by forward
-        self.input = None
-        self.output = None
+        self.weight = self.bias = None  # parameters
+        self.d_weight = self.d_bias = None  # gradients
+        self.input = self.output = None  # saved by forward
 
     def init_param(self, std=0.01, rng=None):
-        """Draw new float32 weights from a normal distribution around 0; the bias becomes 0.
-
-        Parameters
-        ----------
-        std : float or "he", default=0.01
-            Standard deviation; "he" stands for sqrt(2 / num_input).
-        rng : None, int or numpy.random.Generator, default=None
-            Source of randomness; an int is a seed (see `draw_weights`).
-        """
+        """Draw new float32 weights (see `draw_weights`) and set the bias to 0."""
         self.weight = draw_weights((self.num_input, self.num_output), std, self.num_input, rng)
         self.bias = np.zeros((1, self.num_output), dtype=np.float32)
 
     def forward(self, input):
-        """Return `input @ weight + bias`.
-
-        Parameters
-        ----------
-        input : ndarray of shape (N, num_input), N at least 1
-            float32 or float64.
-
-        Returns
-        -------
-        ndarray of shape (N, num_output)
-            Of the input's dtype, also where the parameters have another.
-
-        Raises
-        ------
-        ValueError
-            If the shape is another.
-        TypeError
-            If `input` is not a floating-point array.
-        RuntimeError
-            If the layer has no parameters yet.
-        """
+        """Return the outputs (N, num_output) for a batch of inputs (N, num_input)."""
         if self.weight is None:
             raise RuntimeError("forward needs parameters: call init_param or load_param first")
         check_rows("input", input)
@@ -141,113 +95,80 @@ class FullyConnectedLayer:
         weight = self.weight.astype(input.dtype, copy=False)
         bias = self.bias.astype(input.dtype, copy=False)
         self.input = input
-        self.output = input @ weight  # (N, num_input) @ (num_input, num_output)
-        self.output += bias
+
+        self.output = input @ weight + bias
         return self.output
 
     def backward(self, top_diff, need_bottom_diff=True):
-        """Set `d_weight` and `d_bias`, and return the derivative by the input.
+        """Set `d_weight` and `d_bias`, and return the gradient with respect to the input.
 
         With y_nj = sum_i x_ni W_ij + b_j and g_nj = dL/dy_nj (`top_diff`), the chain rule sums over
-        every output that the variable in question reaches:
+        all outputs that a variable contributes to:
 
-            dL/dW_ij = sum_n x_ni g_nj      that is   x^T g
-            dL/db_j  = sum_n g_nj           that is   the column sums of g
-            dL/dx_ni = sum_j g_nj W_ij      that is   g W^T
+            dL/dW_ij = sum_n x_ni g_nj      the matrix product x^T g
+            dL/db_j  = sum_n g_nj           the column sums of g
+            dL/dx_ni = sum_j g_nj W_ij      the matrix product g W^T
 
-        The transposed weight stands on the right: x and g have one row a sample. (Some printings
-        have it on the left, where the shapes do not even fit.)
+        Some printings of the book have W^T on the left, where the shapes do not fit.
 
         Parameters
         ----------
         top_diff : ndarray of shape (N, num_output)
         need_bottom_diff : bool, default=True
-            False for the first layer of a network, below which nobody asks: a third of its work.
+            False for the first layer of a network: nothing uses that gradient, and leaving it out
+            saves a third of the work.
 
         Returns
         -------
-        bottom_diff : ndarray of shape (N, num_input), or None where it is not needed
-
-        Raises
-        ------
-        RuntimeError
-            If called before `forward`.
-        ValueError, TypeError
-            If `top_diff` has another shape or no floating-point values.
+        bottom_diff : ndarray of shape (N, num_input), or None if it is not needed
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
         check_shape("top_diff", top_diff, (self.input.shape[0], self.num_output))
-        dtype = self.input.dtype
-        top_diff = top_diff.astype(dtype, copy=False)
-        weight = self.weight.astype(dtype, copy=False)
-        self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N), then @
+        top_diff = top_diff.astype(self.input.dtype, copy=False)
+        weight = self.weight.astype(self.input.dtype, copy=False)
+
+        self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
         self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
         if not need_bottom_diff:
             return None
         return top_diff @ weight.T  # (num_input, num_output) -> (num_output, num_input)
 
     def update_param(self, lr):
-        """Take one step of gradient descent: W <- W - lr dL/dW, b <- b - lr dL/db.
+        """Take one step of gradient descent with learning rate `lr`: W <- W - lr dL/dW, same for b.
 
-        Parameters
-        ----------
-        lr : float
-            Learning rate, the length of the step. The parameters keep their dtype.
-
-        Raises
-        ------
-        RuntimeError
-            If called before `backward`.
+        The parameters become new arrays, so that code holding the old ones does not see a change.
         """
         if self.d_weight is None:
             raise RuntimeError("update_param needs a backward pass first")
-        # new arrays, not `-=`: whoever holds on to the old ones keeps them as they were
         self.weight = descend(self.weight, self.d_weight, lr)
         self.bias = descend(self.bias, self.d_bias, lr)
 
     def load_param(self, weight, bias):
-        """Replace the parameters by copies of `weight` and `bias`.
-
-        Parameters
-        ----------
-        weight : ndarray of shape (num_input, num_output)
-        bias : ndarray of shape (1, num_output)
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a shape is another, or the values are not floating point.
-        """
+        """Replace the parameters by copies of `weight` and `bias`, arrays of the shapes above."""
         check_shape("weight", weight, (self.num_input, self.num_output))
         check_shape("bias", bias, (1, self.num_output))
         self.weight = weight.copy()
         self.bias = bias.copy()
 
     def save_param(self):
-        """Return copies of `(weight, bias)`, which later training leaves alone."""
+        """Return copies of `weight` and `bias`."""
         if self.weight is None:
             raise RuntimeError("there are no parameters yet: call init_param or load_param first")
         return self.weight.copy(), self.bias.copy()
 
 
 class ReLULayer:
-    """Negative values become 0, the others pass.
+    """Negative values become 0, all others stay: y = max(0, x).
 
-        y = max(0, x)
-
-    Without something bent between them, two fully connected layers would only make up another one.
-    Book: sections 2-1 and 3-1.
+    Two fully connected layers in a row are one linear layer; a non-linear function between them is
+    needed. At x = 0 any slope from 0 to 1 is possible: the book and this layer let the gradient
+    pass (x >= 0), most frameworks do not (x > 0).
 
     Attributes
     ----------
-    input : ndarray
-        What the last `forward` was given; any shape.
-
-    Notes
-    -----
-    At x = 0 any slope from 0 to 1 could be taken. The book lets the gradient pass there (x >= 0),
-    and so does this layer; most frameworks do not (x > 0).
+    input : ndarray of any shape
+        Of the last `forward`.
 
     Examples
     --------
@@ -258,67 +179,56 @@ class ReLULayer:
     array([ 0., 20., 30.])
     """
 
+    kind = "relu"  # fast/fused.py recognises the layers it is given by this attribute
+
     def __init__(self):
-        # saved by forward for backward
-        self.input = None
+        self.input = None  # saved by forward
 
     def forward(self, input):
-        """Return max(0, input) as a new array of the same shape and dtype.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `input` is not a floating-point array, or is empty.
-        """
+        """Return max(0, input), a new array of the same shape and dtype."""
         check_floating("input", input)
         if input.size == 0:
             raise ValueError(f"expected an input with at least one value, got shape {input.shape}")
         self.input = input
+
         return np.maximum(input, 0)
 
     def backward(self, top_diff):
         """Return `top_diff` where the input was at least 0, and 0 elsewhere.
 
-        Each y depends on its own x alone, with slope 1 on the right of 0 and slope 0 on the left,
-        so that dL/dx = dL/dy * [x >= 0].
-
-        Raises
-        ------
-        RuntimeError
-            If called before `forward`.
-        ValueError, TypeError
-            If `top_diff` has not the input's shape or no floating-point values.
+        Each y depends only on its own x, with slope 1 for x >= 0 and slope 0 for x < 0:
+        dL/dx = dL/dy [x >= 0].
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
         check_shape("top_diff", top_diff, self.input.shape)
-        # times true or false, which is ten times as fast as `np.where`
-        return np.multiply(top_diff, self.input >= 0, dtype=self.input.dtype)
+        top_diff = top_diff.astype(self.input.dtype, copy=False)
+
+        return top_diff * (self.input >= 0)  # ten times as fast as np.where
 
 
 class SoftmaxLossLayer:
-    """Turns scores into probabilities, and says how badly they fit the labels.
+    """Turns scores into probabilities, and measures how well they fit the labels.
 
-        p_nj = exp(x_nj) / sum_k exp(x_nk)
-        L    = -(1/N) sum_n ln p_n,label(n)
+        p_nj = exp(x_nj) / sum_k exp(x_nk)          the softmax of row n
+        L    = -(1/N) sum_n ln p_n,label(n)         the mean cross-entropy
 
-    The sum in the denominator runs over the row's own entries. An untrained network, whose
-    probabilities are all about 1/D, starts with a loss near ln D. Book: sections 2-1 and 3-1.
+    An untrained network gives each of D classes a probability of about 1/D: its loss is about ln D.
 
     Attributes
     ----------
     prob : ndarray of shape (N, D)
         The probabilities of the last `forward`; each row sums to 1.
     label_onehot : ndarray of shape (N, D)
-        1 at each row's label and 0 elsewhere; set by `get_loss`.
+        1 at each row's label, 0 elsewhere; set by `get_loss`.
     batch_size : int
         N of the last `forward`.
 
     Notes
     -----
-    The loss is computed from the scores rather than from `prob`, with the logarithm taken by hand:
-    -ln p_label = ln(sum_k exp(x_k)) - x_label. A probability that rounds to 0 would give -ln 0;
-    this form stays finite for any finite scores.
+    The loss does not use `prob`, since ln p fails when p has been rounded to 0. It uses the
+    logarithm of the formula above, ln p_j = x_j - ln(sum_k exp(x_k)), whose second term is called
+    log-sum-exp. It is finite for all finite scores.
 
     Examples
     --------
@@ -331,66 +241,37 @@ class SoftmaxLossLayer:
     """
 
     def __init__(self):
-        # saved by forward
-        self.prob = None
-        self.batch_size = None
-        self.log_prob = None
-        # saved by get_loss for backward
-        self.label_onehot = None
+        self.prob = self.log_prob = self.batch_size = None  # saved by forward
+        self.label_onehot = None  # saved by get_loss
 
     def forward(self, input):
-        """Return the probabilities of each row's classes.
+        """Return the probabilities (N, D) for finite scores `input` (N, D).
 
-        Each row's largest score is subtracted first. That multiplies numerator and denominator by
-        the same number, so p stays as it is, but exp can no longer overflow.
-
-        Parameters
-        ----------
-        input : ndarray of shape (N, D), neither of them 0
-            Scores of any size; float32 or float64.
-
-        Returns
-        -------
-        prob : ndarray of shape (N, D)
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `input` is not two-dimensional, empty, or not floating point.
+        The largest score of each row is subtracted first. This divides numerator and denominator
+        by the same number, so p does not change, and exp cannot overflow.
         """
         check_rows("input", input)
-        with np.errstate(over="ignore"):  # two huge scores may differ by more than the dtype holds
-            shifted = input - input.max(axis=1, keepdims=True)  # (N, D) -> (N, 1), broadcast over D
-        shifted = np.maximum(shifted, np.finfo(input.dtype).min / 2)  # -inf -> finite
-        exponential = np.exp(shifted)
-        total = exponential.sum(axis=1, keepdims=True)  # (N, D) -> (N, 1); at least 1
         self.batch_size = input.shape[0]
-        self.log_prob = shifted - np.log(total)
-        self.prob = exponential / total
-        self.label_onehot = None  # belongs to the batch before
+        self.label_onehot = None  # the labels of the last batch are not those of this one
+        with np.errstate(over="ignore"):  # the difference of two huge scores can become -inf
+            shifted = input - input.max(axis=1, keepdims=True)  # (N, D) -> (N, 1)
+        shifted = np.maximum(shifted, np.finfo(input.dtype).min / 2)  # -inf -> a finite number
+
+        exp = np.exp(shifted)
+        sum_exp = exp.sum(axis=1, keepdims=True)  # (N, D) -> (N, 1); at least 1
+        log_sum_exp = np.log(sum_exp)
+        self.prob = exp / sum_exp
+        self.log_prob = shifted - log_sum_exp
         return self.prob
 
     def get_loss(self, label):
-        """Return the mean of -ln(probability of the right class) over the batch.
+        """Return the loss, a float, for the labels of the last batch.
 
         Parameters
         ----------
         label : ndarray of shape (N,), integers from 0 to D - 1
-            The right class of each row.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        RuntimeError
-            If called before `forward`.
-        TypeError
-            If the labels are not integers.
-        ValueError
-            If the shape is not (N,) ((N, 1) is refused: used as an index it would silently mark
-            the wrong entries) or a label is outside its range.
+            The right class of each row. Shape (N, 1) is refused: as an index it would mark the
+            labels of all rows in every row.
         """
         if self.prob is None:
             raise RuntimeError("get_loss needs a forward pass first")
@@ -407,26 +288,18 @@ class SoftmaxLossLayer:
         rows = np.arange(self.batch_size)
         self.label_onehot = np.zeros_like(self.prob)
         self.label_onehot[rows, label] = 1
-        # divided before they are added up, since their sum could overflow
+
+        # each term is divided before the sum, because the sum could overflow
         return float(np.sum(-self.log_prob[rows, label] / self.batch_size))
 
     def backward(self):
-        """Return dL/dx for the scores x of the last `forward`.
+        """Return the gradient (N, D) of the loss with respect to the scores.
 
-        With one row's loss written as L = ln(sum_k exp(x_k)) - x_label,
+        The loss of one row is L = ln(sum_k exp(x_k)) - x_label, so
 
             dL/dx_j = exp(x_j) / sum_k exp(x_k) - [j = label] = p_j - [j = label]
 
-        and the mean over the batch divides it by N: (prob - label_onehot) / N.
-
-        Returns
-        -------
-        bottom_diff : ndarray of shape (N, D)
-
-        Raises
-        ------
-        RuntimeError
-            If the last `forward` was not followed by `get_loss`.
+        The mean over the batch divides it by N.
         """
         if self.label_onehot is None:
             raise RuntimeError("backward needs a forward pass and get_loss first")

@@ -1,4 +1,4 @@
-"""Checks of what the layers are given; each failure names what was expected and what came."""
+"""Checks of the layers' arguments; each message says what was expected and what was given."""
 
 import numpy as np
 
@@ -30,27 +30,27 @@ def check_floating(name, array):
 
 
 def check_shape(name, array, shape):
-    """Raise unless `array` is floating point and of this very shape."""
+    """Raise unless `array` has floating-point values and exactly this shape."""
     check_floating(name, array)
     if array.shape != tuple(shape):
         raise ValueError(f"expected {name} of shape {tuple(shape)}, got {array.shape}")
 
 
 def check_rows(name, array):
-    """Raise unless `array` is a batch of rows (N, D), neither of the two being 0."""
+    """Raise unless `array` is a batch of rows (N, D), neither of them 0."""
     check_floating(name, array)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"expected {name} of shape (N, D), neither of them 0, got {array.shape}")
 
 
 def check_pictures(name, array, channels=None):
-    """Raise unless `array` is a batch of pictures (N, C, H, W), none of the four being 0."""
+    """Raise unless `array` is a batch of images (N, C, H, W), none of them 0."""
     check_floating(name, array)
-    wanted = f"(N, {channels or 'C'}, H, W)"
-    if array.ndim != 4:
-        raise ValueError(f"expected {name} of shape {wanted}, got {array.ndim} axes: {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"expected {name} of shape {wanted}, none of them 0, got {array.shape}")
+    if array.ndim != 4 or array.size == 0:
+        raise ValueError(
+            f"expected {name} of shape (N, {channels or 'C'}, H, W), none of them 0, "
+            f"got {array.shape}"
+        )
     if channels is not None and array.shape[1] != channels:
         raise ValueError(
             f"expected {name} with {channels} channels, got {array.shape[1]}: {array.shape}"

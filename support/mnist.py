@@ -1,6 +1,6 @@
-"""Reading and writing IDX, the file format of MNIST.
+"""MNIST: its download, and reading and writing IDX, its file format.
 
-A file of images holds, all in big-endian order,
+A file of images holds, in big-endian byte order,
 
     int32 magic = 2051, int32 count, int32 rows, int32 columns, then count * rows * columns bytes
 
@@ -8,27 +8,33 @@ and a file of labels
 
     int32 magic = 2049, int32 count, then count bytes.
 
-Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits". The last byte of the
-magic number is the number of dimensions (3 or 1), the one before it says "unsigned bytes" (8).
+The last byte of the magic number is the number of dimensions (3 or 1), the byte before it means
+"unsigned bytes" (8). Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+
+A file that is missing, damaged or cannot be written raises `InputError`, which names the file and
+what is wrong with it.
 """
 
 import gzip
 import io
+import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from support.command import InputError
+from support.downloads import download_verified
 from support.files import atomic_path
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
-SIDE = 28  # an MNIST picture is 28 pixels high and wide
+SIDE = 28  # height and width of an MNIST picture in pixels
 CLASSES = 10
-MAX_COUNT = 1_000_000  # a header that promises more is damaged: the largest relative has 814,255
+MAX_COUNT = 1_000_000  # a larger count means damage: EMNIST, the largest relative, has 814,255
 GZIP_START = b"\x1f\x8b"
 
-# the four files, by their published names; they also go about as "train-images.idx3-ubyte"
+# the four files by their published names; some copies are named "train-images.idx3-ubyte"
 MNIST_FILES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
@@ -36,32 +42,55 @@ MNIST_FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 
+# The original server refuses downloads; these two have exact copies of its files.
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# file at the mirrors -> size in bytes, SHA-256
+MNIST_DOWNLOADS = {
+    "train-images-idx3-ubyte.gz":
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    "train-labels-idx1-ubyte.gz":
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    "t10k-images-idx3-ubyte.gz":
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    "t10k-labels-idx1-ubyte.gz":
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+}  # fmt: skip
 
-def spellings(name):
-    """Return the names under which the MNIST file `name` is looked for, in this order."""
-    dotted = name.replace("-idx", ".idx")
-    return [name, dotted, f"{name}.gz", f"{dotted}.gz"]
+
+def download_mnist(folder):
+    """Download the four files of MNIST (11.6 MB) to `folder`, unless it holds a readable set.
+
+    A file that has the right checksum is kept, so a second call resumes where the first one failed.
+    """
+    with suppress(InputError):  # files are missing or damaged
+        read_mnist(folder)
+        return
+    for name, (size, sha256) in MNIST_DOWNLOADS.items():
+        urls = [mirror + name for mirror in MNIST_MIRRORS]
+        download_verified(urls, Path(folder) / name, sha256, size)
 
 
 def find_mnist(folder):
-    """Return {"train_images": Path, ...} of the four files in `folder`, None if it has none.
+    """Return {"train_images": Path, ...}, the four files in `folder`, or None if it has none.
 
-    Raises
-    ------
-    InputError
-        If some of the four are there, but not all.
+    Having only some of them is an `InputError`.
     """
-    folder = Path(folder)
     found = {}
     for key, name in MNIST_FILES.items():
-        paths = [path for path in map(folder.joinpath, spellings(name)) if path.is_file()]
-        if paths:
-            found[key] = paths[0]
+        dotted = name.replace("-idx", ".idx")
+        for spelling in (name, dotted, f"{name}.gz", f"{dotted}.gz"):
+            path = Path(folder) / spelling
+            if os.path.isfile(path):
+                found[key] = path
+                break
     if found and len(found) < len(MNIST_FILES):
         missing = [name for key, name in MNIST_FILES.items() if key not in found]
         raise InputError(
             f"{folder} holds only a part of MNIST: {' and '.join(missing)} (or .gz) "
-            f"{'is' if len(missing) == 1 else 'are'} missing"
+            f"{'is' if len(missing) == 1 else 'are'} missing; --download fetches the rest"
         )
     return found or None
 
@@ -73,11 +102,6 @@ def read_mnist(folder):
     -------
     images : ndarray of shape (N, 28, 28), uint8, 0 (paper) to 255 (ink)
     labels : ndarray of shape (N,), uint8, 0 to 9
-
-    Raises
-    ------
-    InputError
-        If a file is missing or damaged, or images and labels are not equally many.
     """
     paths = find_mnist(folder)
     if paths is None:
@@ -95,30 +119,17 @@ def read_mnist(folder):
 
 
 def read_idx_images(path):
-    """Return the images in `path` as an array of shape (N, 28, 28), uint8.
-
-    Raises
-    ------
-    InputError
-        Naming the file and its defect: unreadable, damaged compression, wrong magic number or
-        sizes, too short, too long.
-    """
-    header, data = _read(path, IMAGES_MAGIC, dimensions=3)
-    return data.reshape(header)
+    """Return the images in `path` as an array of shape (N, 28, 28), uint8."""
+    sizes, data = _read(path, IMAGES_MAGIC, dimensions=3)
+    return data.reshape(sizes)
 
 
 def read_idx_labels(path):
-    """Return the labels in `path` as an array of shape (N,), uint8, 0 to 9.
-
-    Raises
-    ------
-    InputError
-        As `read_idx_images`, and for a label above 9.
-    """
+    """Return the labels in `path` as an array of shape (N,), uint8, 0 to 9."""
     _, labels = _read(path, LABELS_MAGIC, dimensions=1)
     if labels.max() >= CLASSES:
-        at = int(np.argmax(labels >= CLASSES))
-        raise InputError(f"{path}: label {at} is {labels[at]}, expected 0 to {CLASSES - 1}")
+        index = int(np.argmax(labels >= CLASSES))
+        raise InputError(f"{path}: label {index} is {labels[index]}, expected 0 to {CLASSES - 1}")
     return labels
 
 
@@ -131,14 +142,13 @@ def write_idx(path, array):
     header = np.array([0x0800 + array.ndim, *array.shape], dtype=">i4").tobytes()
     content = header + array.tobytes()
     if path.suffix == ".gz":
-        content = gzip.compress(content, compresslevel=6, mtime=0)  # no date: same in, same out
+        content = gzip.compress(content, compresslevel=6, mtime=0)  # without the date: repeatable
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def _read(path, magic, dimensions):
-    """Return the sizes and the flat uint8 data of an IDX file, everything about it checked."""
-    path = Path(path)
+    """Return the sizes and the flat uint8 data of an IDX file, after checking all of it."""
     header_length = 4 * (1 + dimensions)
     try:
         with open(path, "rb") as file:
@@ -146,30 +156,29 @@ def _read(path, magic, dimensions):
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if compressed else file
             header = _read_up_to(stream, header_length)
-            sizes = _check_header(path, header, magic, dimensions)
+            sizes = _check_header(path, header, magic, header_length)
             expected = int(np.prod(sizes, dtype=np.int64))
-            content = _read_up_to(stream, expected + 1)  # one more, to notice what trails
+            content = _read_up_to(stream, expected + 1)  # one more byte, to detect extra data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the compressed data is damaged or cut off ({error})") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if len(content) < expected:
         raise InputError(
-            f"{path} is cut short: {header_length + len(content)} bytes, "
-            f"its header promises {header_length + expected}"
+            f"{path} is cut short: it has {header_length + len(content)} bytes, "
+            f"expected {header_length + expected}"
         )
     if len(content) > expected:
-        raise InputError(
-            f"{path} is too long: bytes follow the {header_length + expected} of its header"
-        )
+        raise InputError(f"{path} is too long: expected {header_length + expected} bytes")
     return sizes, np.frombuffer(content, dtype=np.uint8)
 
 
-def _check_header(path, header, magic, dimensions):
-    """Return the sizes that the IDX header gives."""
-    if len(header) < 4 * (1 + dimensions):
+def _check_header(path, header, magic, header_length):
+    """Return the sizes in an IDX header."""
+    if len(header) < header_length:
         raise InputError(
-            f"{path} is cut short: {len(header)} bytes, the header alone takes {4 + 4 * dimensions}"
+            f"{path} is cut short: it has {len(header)} bytes, its header alone needs "
+            f"{header_length}"
         )
     found, count, *sides = np.frombuffer(header, dtype=">u4").tolist()
     if found != magic:
@@ -179,7 +188,7 @@ def _check_header(path, header, magic, dimensions):
             f"{f' (that of {kind[found]})' if found in kind else ''}, expected {magic}"
         )
     if not 1 <= count <= MAX_COUNT:
-        raise InputError(f"{path}: the header gives a count of {count}, expected 1 to {MAX_COUNT}")
+        raise InputError(f"{path}: its header has a count of {count}, expected 1 to {MAX_COUNT}")
     if any(side != SIDE for side in sides):
         raise InputError(
             f"{path} holds pictures of {sides[0]} x {sides[1]} pixels, expected {SIDE} x {SIDE}"
@@ -188,8 +197,8 @@ def _check_header(path, header, magic, dimensions):
 
 
 def _read_up_to(stream, length):
-    """Return at most `length` bytes, in portions: a header that lies must not cost memory."""
+    """Return at most `length` bytes, read in parts: a wrong header must not cost memory."""
     content = io.BytesIO()
-    while portion := stream.read(min(1 << 20, length - content.tell())):
-        content.write(portion)
+    while part := stream.read(min(1 << 20, length - content.tell())):
+        content.write(part)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""support/downloads.py against a server on this machine; nothing here needs the network."""
+"""Downloads from a server on this machine; no test needs the network."""
 
 import gzip
 import hashlib
@@ -8,21 +8,22 @@ import struct
 import threading
 
 import numpy as np
+import pooch
 import pytest
 import requests
 
 import mnist_mlp_cpu
-from support import downloads
+from support import downloads, mnist
 from support.command import InputError
-from support.downloads import download_mnist, download_verified
-from support.mnist import read_mnist
+from support.downloads import download_verified
+from support.mnist import MNIST_FILES, download_mnist, read_mnist, write_idx
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with the server's `files`, and with trouble where the path asks for it."""
+    """Sends the server's `files`; some words in the path make it fail in that way."""
 
     def do_GET(self):
         self.server.requested.append(self.path)
@@ -65,14 +66,16 @@ def server(monkeypatch):
 
 @pytest.fixture
 def closed_address():
-    """An address on this machine where nobody answers."""
+    """An address on this machine where no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return f"http://127.0.0.1:{port}"
 
 
-def test_a_file_is_fetched_with_a_bar_and_kept(server, tmp_path, capsys):
+def test_a_file_is_downloaded_with_a_bar_and_kept(server, tmp_path, capsys, monkeypatch):
+    announcements = []
+    monkeypatch.setattr(pooch.get_logger(), "handle", announcements.append)
     path = tmp_path / "a" / "b" / "data.bin"
     url = f"{server.address}/data.bin"
     assert download_verified([url], path, SHA256, len(CONTENT)) is None
@@ -80,9 +83,10 @@ def test_a_file_is_fetched_with_a_bar_and_kept(server, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "data.bin: 100%" in captured.err
-    assert "Downloading" not in captured.err  # pooch's own announcement
+    assert announcements == []  # pooch would announce the download by itself
     download_verified([url], path, SHA256)
     assert len(server.requested) == 1
+    assert capsys.readouterr().err == ""  # no download, no bar
     assert list(path.parent.iterdir()) == [path]
     path.write_bytes(b"something else")
     download_verified([url], path, SHA256)
@@ -90,7 +94,7 @@ def test_a_file_is_fetched_with_a_bar_and_kept(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("trouble", ["missing", "page", "short", "closed", "silent"])
-def test_the_second_address_is_taken(server, closed_address, tmp_path, monkeypatch, trouble):
+def test_the_second_address_is_tried(server, closed_address, tmp_path, monkeypatch, trouble):
     monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.2)
     first = closed_address if trouble == "closed" else f"{server.address}/{trouble}"
     path = tmp_path / "data.bin"
@@ -99,7 +103,7 @@ def test_the_second_address_is_taken(server, closed_address, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_failure_names_every_answer_and_leaves_nothing(
+def test_failure_names_the_reason_at_every_address_and_leaves_nothing(
     server, closed_address, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.2)
@@ -116,16 +120,16 @@ def test_failure_names_every_answer_and_leaves_nothing(
     with pytest.raises(InputError) as caught:
         download_verified([*urls, "nonsense://x"], tmp_path / "a" / "b" / "d", SHA256, 256_000)
     message = str(caught.value)
-    assert message.startswith("could not fetch d (256,000 bytes): ")
+    assert message.startswith("could not download d (256,000 bytes): ")
     assert "\n" not in message
-    for url, answer in zip(
+    for url, reason in zip(
         urls,
-        ("answered 404 Not Found", "sent another file", "broke off", "did not answer in time",
-         "could not be reached"),
+        ("answered 404 Not Found", "sent a different file", "the connection was lost",
+         "did not answer in time", "could not be reached"),
         strict=True,
     ):  # fmt: skip
-        assert f"{url}: {answer}" in message
-    assert "nonsense://x: " in message
+        assert f"{url}: {reason}" in message
+    assert "nonsense://x: failed (InvalidSchema)" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,6 +144,8 @@ def test_failure_leaves_what_was_there(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         download_verified([f"{server.address}/data.bin"], tmp_path / "file" / "x", SHA256)
+    with pytest.raises(InputError, match="cannot write"):
+        download_verified([f"{server.address}/data.bin"], tmp_path / ("x" * 300) / "y", SHA256)
 
 
 def test_an_interrupted_download_leaves_nothing(server, tmp_path, monkeypatch):
@@ -160,14 +166,14 @@ def mnist_server(server, monkeypatch):
     pictures = np.zeros((30, 28, 28), dtype=np.uint8)
     pictures[np.arange(30), 14, labels * 2] = 255
     checksums = {}
-    for name in downloads.MNIST_CHECKSUMS:
+    for name in mnist.MNIST_DOWNLOADS:
         header, array = ((2051, 30, 28, 28), pictures) if "images" in name else ((2049, 30), labels)
         content = gzip.compress(struct.pack(f">{len(header)}i", *header) + array.tobytes())
-        server.files[f"{name}.gz"] = content
+        server.files[name] = content
         checksums[name] = (len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(downloads, "MNIST_CHECKSUMS", checksums)
+    monkeypatch.setattr(mnist, "MNIST_DOWNLOADS", checksums)
     mirrors = (f"{server.address}/missing/", f"{server.address}/second/")
-    monkeypatch.setattr(downloads, "MNIST_MIRRORS", mirrors)
+    monkeypatch.setattr(mnist, "MNIST_MIRRORS", mirrors)
     return server
 
 
@@ -176,41 +182,54 @@ def test_the_command_downloads_mnist(mnist_server, tmp_path, capsys):
     assert mnist_mlp_cpu.main(options) == 0
     assert "30 training and 30 test digits" in capsys.readouterr().out
     assert sum("second" in path for path in mnist_server.requested) == 4
-    assert mnist_mlp_cpu.main(options) == 0  # nothing is fetched a second time
+    assert mnist_mlp_cpu.main(options) == 0  # nothing is downloaded a second time
     assert len(mnist_server.requested) == 8
 
 
-def test_mnist_comes_whole_or_not_at_all(mnist_server, tmp_path, capsys):
-    last = list(downloads.MNIST_CHECKSUMS)[-1]
-    whole = mnist_server.files.pop(f"{last}.gz")
+def test_a_readable_set_is_not_downloaded_again(mnist_server, tmp_path):
+    for name in MNIST_FILES.values():  # not the files of the mirrors
+        shape = (20, 28, 28) if "images" in name else 20
+        write_idx(tmp_path / name, np.zeros(shape, dtype=np.uint8))
+    download_mnist(tmp_path)
+    assert mnist_server.requested == []
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_failed_download_of_mnist_resumes(mnist_server, tmp_path, capsys):
+    first, *_, last = mnist.MNIST_DOWNLOADS
     folder = tmp_path / "new" / "d"
-    assert mnist_mlp_cpu.main(["--data-dir", str(folder), "--download", "--epochs", "0"]) == 2
+    missing = {name: mnist_server.files.pop(name) for name in (first, last)}
+    options = ["--data-dir", str(folder), "--download", "--epochs", "0"]
+    assert mnist_mlp_cpu.main(options) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith(f"mnist_mlp_cpu.py: error: could not fetch {last}.gz")
+    assert message.startswith(f"mnist_mlp_cpu.py: error: could not download {first}")
     assert list(tmp_path.iterdir()) == []
 
-    # a file that was there before stays; a damaged one is replaced
+    # a damaged file that was there before is replaced, and the files before the failure are kept
+    mnist_server.files[first] = missing[first]
     folder.mkdir(parents=True)
-    first = folder / "train-images-idx3-ubyte.gz"
-    first.write_bytes(b"damaged")
-    with pytest.raises(InputError):
+    (folder / first).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=f"could not download {last}"):
         download_mnist(folder)
-    assert list(folder.iterdir()) == [first]
-    mnist_server.files[f"{last}.gz"] = whole
-    download_mnist(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        name for name in mnist.MNIST_DOWNLOADS if name != last
+    )
+    assert (folder / first).read_bytes() == missing[first]
+    assert mnist_mlp_cpu.main(["--data-dir", str(folder), "--epochs", "0"]) == 2
+    assert "only a part of MNIST" in capsys.readouterr().err
+
+    mnist_server.files[last] = missing[last]
+    mnist_server.requested.clear()
+    assert mnist_mlp_cpu.main(options) == 0
+    assert [path.rsplit("/", 1)[-1] for path in mnist_server.requested] == [last, last]  # 2 mirrors
     assert [len(part) for part in read_mnist(folder)] == [30] * 4
 
 
-def test_the_table_of_files_is_complete():
-    assert set(downloads.MNIST_CHECKSUMS) == {
-        "train-images-idx3-ubyte",
-        "train-labels-idx1-ubyte",
-        "t10k-images-idx3-ubyte",
-        "t10k-labels-idx1-ubyte",
-    }
-    for size, sha256 in downloads.MNIST_CHECKSUMS.values():
+def test_the_table_of_downloads_is_complete():
+    assert sorted(mnist.MNIST_DOWNLOADS) == sorted(f"{x}.gz" for x in mnist.MNIST_FILES.values())
+    for size, sha256 in mnist.MNIST_DOWNLOADS.values():
         assert size > 4000
         assert len(sha256) == 64
         int(sha256, 16)
-    assert len(set(downloads.MNIST_MIRRORS)) == 2
-    assert all(m.startswith("https://") and m.endswith("/") for m in downloads.MNIST_MIRRORS)
+    assert len(set(mnist.MNIST_MIRRORS)) == 2
+    assert all(m.startswith("https://") and m.endswith("/") for m in mnist.MNIST_MIRRORS)

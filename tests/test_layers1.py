@@ -1,4 +1,4 @@
-"""layers1.py against values worked by hand, finite differences and its own promises."""
+"""layers1.py against values worked by hand, against finite differences, and its error messages."""
 
 import doctest
 
@@ -15,13 +15,13 @@ BOTH_DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
 def fully_connected(weight, bias):
-    """Return a layer that holds these parameters."""
+    """Return a layer with these parameters."""
     layer = FullyConnectedLayer(*weight.shape)
     layer.load_param(weight, bias)
     return layer
 
 
-def in_strides(array):
+def non_contiguous(array):
     """Return the same values as every second column of a larger array, in column-major order."""
     wide = np.zeros((array.shape[0], 2 * array.shape[1]), dtype=array.dtype, order="F")
     wide[:, ::2] = array
@@ -39,6 +39,7 @@ def test_the_examples_in_the_docstrings():
 # Fully connected -----------------------------------------------------------------------------
 
 
+@pytest.mark.layers
 @BOTH_DTYPES
 def test_fully_connected_by_hand(dtype):
     layer = fully_connected(
@@ -60,6 +61,7 @@ def test_fully_connected_by_hand(dtype):
         assert array.dtype == dtype
 
 
+@pytest.mark.layers
 @pytest.mark.parametrize("strided", [False, True])
 @pytest.mark.parametrize(("rows", "columns_in", "columns_out"), [(1, 1, 1), (3, 4, 2), (2, 3, 5)])
 def test_fully_connected_gradients(rows, columns_in, columns_out, strided):
@@ -69,7 +71,7 @@ def test_fully_connected_gradients(rows, columns_in, columns_out, strided):
     bias = rng.normal(size=(1, columns_out))
     top_diff = rng.normal(size=(rows, columns_out))
     if strided:
-        x, top_diff = in_strides(x), in_strides(top_diff)
+        x, top_diff = non_contiguous(x), non_contiguous(top_diff)
     layer = fully_connected(weight, bias)
     before = [array.copy() for array in (x, top_diff, layer.weight, layer.bias)]
     output = layer.forward(x)
@@ -88,7 +90,7 @@ def test_fully_connected_gradients(rows, columns_in, columns_out, strided):
 
 @pytest.mark.parametrize("param", [np.float32, np.float64])
 @BOTH_DTYPES
-def test_fully_connected_follows_the_dtype_of_its_input(dtype, param):
+def test_fully_connected_results_have_the_dtype_of_the_input(dtype, param):
     layer = fully_connected(np.ones((3, 2), dtype=param), np.ones((1, 2), dtype=param))
     assert layer.forward(np.ones((4, 3), dtype=dtype)).dtype == dtype
     assert layer.backward(np.ones((4, 2), dtype=param)).dtype == dtype
@@ -97,6 +99,7 @@ def test_fully_connected_follows_the_dtype_of_its_input(dtype, param):
     assert layer.weight.dtype == layer.bias.dtype == param
 
 
+@pytest.mark.layers
 def test_fully_connected_gradients_are_those_of_the_last_batch():
     layer = fully_connected(np.ones((2, 2)), np.zeros((1, 2)))
     for _ in range(2):
@@ -120,7 +123,7 @@ def test_parameters_are_copied_in_and_out():
         np.testing.assert_array_equal(array, np.zeros((1, 3)))
 
 
-def test_the_caller_cannot_change_parameters_from_outside():
+def test_changing_a_loaded_or_saved_array_leaves_the_layer_alone():
     weight, bias = np.ones((2, 3)), np.zeros((1, 3))
     layer = fully_connected(weight, bias)
     weight[:], bias[:] = 7, 7
@@ -151,7 +154,7 @@ def test_init_param():
             layer.init_param(std)
 
 
-def test_fully_connected_refuses():
+def test_fully_connected_errors():
     layer = FullyConnectedLayer(3, 2)
     for call in (
         lambda: layer.forward(np.ones((1, 3))),
@@ -197,6 +200,7 @@ def test_fully_connected_refuses():
 # ReLU ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.layers
 @BOTH_DTYPES
 def test_relu_by_hand(dtype):
     layer = ReLULayer()
@@ -204,13 +208,17 @@ def test_relu_by_hand(dtype):
     top_diff = np.array([[1, 2, 3], [4, 5, -6]], dtype=dtype)
     output, bottom_diff = layer.forward(x), layer.backward(top_diff)
     np.testing.assert_array_equal(output, [[0, 0, 3], [1, 0, 0]])
-    np.testing.assert_array_equal(bottom_diff, [[0, 2, 3], [4, 0, -6]])  # x = 0 lets it pass
+    np.testing.assert_array_equal(bottom_diff, [[0, 2, 3], [4, 0, -6]])  # x = 0 the gradient passes
     assert output.dtype == bottom_diff.dtype == dtype
     assert layer.input is x
+    assert layer.kind == "relu"
+    for other in (np.float32, np.float64):
+        assert layer.backward(top_diff.astype(other)).dtype == dtype
     np.testing.assert_array_equal(x, [[-2, 0, 3], [1, -1, 0]])
     np.testing.assert_array_equal(top_diff, [[1, 2, 3], [4, 5, -6]])
 
 
+@pytest.mark.layers
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4, 5)])
 def test_relu_gradient(shape):
     rng = np.random.default_rng(3)
@@ -223,7 +231,7 @@ def test_relu_gradient(shape):
 
 
 def test_relu_keeps_the_memory_order():
-    """The convolutions hand over NCHW views of NHWC memory, which a reordering would slow down."""
+    """The convolutional layers return NCHW views of NHWC memory; copying them would cost time."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(2, 3, 4, 5)).transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     layer = ReLULayer()
@@ -232,7 +240,7 @@ def test_relu_keeps_the_memory_order():
     np.testing.assert_array_equal(layer.backward(x), np.where(x >= 0, x, 0))
 
 
-def test_relu_refuses():
+def test_relu_errors():
     layer = ReLULayer()
     with pytest.raises(RuntimeError, match="forward"):
         layer.backward(np.ones(3))
@@ -250,6 +258,7 @@ def test_relu_refuses():
 # Softmax loss --------------------------------------------------------------------------------
 
 
+@pytest.mark.layers
 @BOTH_DTYPES
 def test_softmax_by_hand(dtype):
     layer = SoftmaxLossLayer()
@@ -272,10 +281,11 @@ def test_softmax_by_hand(dtype):
     np.testing.assert_array_equal(scores, kept)
 
 
+@pytest.mark.layers
 @pytest.mark.parametrize(("rows", "classes"), [(1, 2), (1, 1), (3, 4), (4, 3)])
 def test_softmax_gradient(rows, classes):
     rng = np.random.default_rng(5)
-    scores = in_strides(rng.normal(scale=2, size=(rows, classes)))
+    scores = non_contiguous(rng.normal(scale=2, size=(rows, classes)))
     label = rng.integers(classes, size=rows)
 
     def loss(a):
@@ -322,7 +332,7 @@ def test_softmax_of_an_untrained_network():
     assert layer.get_loss(np.arange(100) % 10) == pytest.approx(np.log(10), rel=0.01)
 
 
-def test_softmax_refuses():
+def test_softmax_errors():
     layer = SoftmaxLossLayer()
     for call in (lambda: layer.get_loss(np.array([0])), layer.backward):
         with pytest.raises(RuntimeError, match="forward"):
@@ -345,7 +355,7 @@ def test_softmax_refuses():
         with pytest.raises(ValueError, match="from 0 to 2"):
             layer.get_loss(np.array(label))
     assert layer.get_loss(np.array([2, 0], dtype=np.uint8)) == pytest.approx(np.log(3))
-    layer.forward(np.ones((2, 3)))  # a new batch: its labels are not known yet
+    layer.forward(np.ones((2, 3)))  # a new batch, without labels yet
     with pytest.raises(RuntimeError, match="get_loss"):
         layer.backward()
 
@@ -353,6 +363,7 @@ def test_softmax_refuses():
 # The three together --------------------------------------------------------------------------
 
 
+@pytest.mark.layers
 def test_a_chain_of_layers_has_the_right_gradient():
     rng = np.random.default_rng(7)
     x, label = rng.normal(size=(3, 4)), np.array([1, 0, 2])
@@ -375,7 +386,7 @@ def empty_param(layer):
     return layer.save_param()
 
 
-def test_twenty_samples_can_be_learnt_by_heart():
+def test_twenty_samples_can_be_memorised():
     rng = np.random.default_rng(8)
     x = rng.normal(size=(20, 12)).astype(np.float32)
     label = np.arange(20) % 4
@@ -398,10 +409,10 @@ def test_twenty_samples_can_be_learnt_by_heart():
     np.testing.assert_array_equal(prob.argmax(axis=1), label)
 
 
-# The judge itself ----------------------------------------------------------------------------
+# check_gradient itself -----------------------------------------------------------------------
 
 
-def test_check_gradient_judges():
+def test_check_gradient_finds_errors():
     x = np.array([[1.0, -2.0], [0.5, 3.0]])
     kept = x.copy()
     check_gradient(lambda a: np.sum(a**3), x, 3 * x**2)

@@ -1,4 +1,4 @@
-"""mnist_mlp_cpu.py, its data files and its synthetic digits."""
+"""mnist_mlp_cpu.py, the IDX files and the synthetic digits."""
 
 import gzip
 import inspect
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnist_mlp_cpu
-from mnist_mlp_cpu import MNIST_MLP, main, read_parameters, shift_pictures
+from mnist_mlp_cpu import MNIST_DIR, MNIST_MLP, main, read_parameters, shift_pictures
 from support.command import InputError
 from support.digits import draw_digits, make_synthetic_mnist
 from support.mnist import (
@@ -38,7 +38,7 @@ NAMES = [
 
 
 def images_bytes(images):
-    """Return an IDX file of pictures, put together by hand."""
+    """Return the bytes of an IDX file of pictures, assembled by hand."""
     return struct.pack(">iiii", 2051, *images.shape) + bytes(images.ravel().tolist())
 
 
@@ -47,7 +47,7 @@ def labels_bytes(labels):
 
 
 def write_mnist(folder, train, test):
-    """Write four IDX files in MNIST's form."""
+    """Write four IDX files with MNIST's names."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in zip(
         NAMES,
@@ -60,7 +60,7 @@ def write_mnist(folder, train, test):
 
 @pytest.fixture(scope="session")
 def mnist_dir(tmp_path_factory):
-    """A folder in the form of MNIST, with 1,530 training and 305 test digits."""
+    """A folder with MNIST's file names, 1,530 training and 305 test digits."""
     folder = tmp_path_factory.mktemp("mnist")
     write_mnist(folder, draw_digits(1530, 1), draw_digits(305, 2))
     return folder
@@ -114,23 +114,23 @@ GZ = gzip.compress(IMAGES)
 @pytest.mark.parametrize(
     ("content", "defect"),
     [
-        (b"", "cut short: 0 bytes"),
-        (IMAGES[:15], "cut short: 15 bytes, the header alone takes 16"),
-        (IMAGES[:16], "cut short: 16 bytes, its header promises 1584"),
-        (IMAGES[:-1], "cut short: 1583 bytes, its header promises 1584"),
-        (IMAGES + b"\0", "too long"),
+        (b"", "cut short: it has 0 bytes"),
+        (IMAGES[:15], "cut short: it has 15 bytes, its header alone needs 16"),
+        (IMAGES[:16], "cut short: it has 16 bytes, expected 1584"),
+        (IMAGES[:-1], "cut short: it has 1583 bytes, expected 1584"),
+        (IMAGES + b"\0", "too long: expected 1584 bytes"),
         (LABELS + bytes(20), r"magic number is 2049 \(that of labels\), expected 2051"),
         (b"<!DOCTYPE html><html>", "magic number is 1008813135, expected 2051"),
         (struct.pack(">4I", 2051, 0, 28, 28), "count of 0"),
         (struct.pack(">4I", 2051, 4_000_000_000, 28, 28), "count of 4000000000"),
         (struct.pack(">4I", 2051, 1, 32, 28) + bytes(896), "32 x 28 pixels, expected 28 x 28"),
-        (struct.pack(">4I", 2051, 999_999, 28, 28), "cut short"),  # 784 MB promised, none there
+        (struct.pack(">4I", 2051, 999_999, 28, 28), "cut short"),  # 784 MB announced
         (GZ[:-9], "damaged or cut off"),
         (GZ[:12], "damaged or cut off"),
         (GZ[:-8] + bytes(8), "damaged or cut off"),  # the checksum at the end
         (GZ[:11] + b"\xff\xff" + GZ[13:], "damaged or cut off"),
         (GZ + b"more", "damaged or cut off"),
-        (gzip.compress(IMAGES[:-1]), "cut short: 1583 bytes"),
+        (gzip.compress(IMAGES[:-1]), "cut short: it has 1583 bytes"),
         (gzip.compress(IMAGES + b"\0"), "too long"),
     ],
 )
@@ -147,7 +147,7 @@ def test_damaged_images(tmp_path, content, defect):
     ("content", "defect"),
     [
         (IMAGES, r"magic number is 2051 \(that of images\), expected 2049"),
-        (LABELS[:-1], "cut short: 10 bytes, its header promises 11"),
+        (LABELS[:-1], "cut short: it has 10 bytes, expected 11"),
         (LABELS + b"\1", "too long"),
         (LABELS[:-2] + b"\x0a\xff", "label 1 is 10, expected 0 to 9"),
     ],
@@ -162,8 +162,8 @@ def test_damaged_labels(tmp_path, content, defect):
 
 @settings(max_examples=60, derandomize=True, database=None, deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 60), st.booleans())
-def test_no_damage_gets_past(tmp_path_factory, junk, at, compress):
-    """Whatever the bytes: an array or an InputError."""
+def test_damaged_bytes_never_crash(tmp_path_factory, junk, at, compress):
+    """Any bytes give an array or an InputError."""
     path = tmp_path_factory.getbasetemp() / "junk"
     base = GZ if compress else IMAGES
     path.write_bytes(base[:at] + junk + base[at + len(junk) :])
@@ -173,7 +173,7 @@ def test_no_damage_gets_past(tmp_path_factory, junk, at, compress):
         assert str(path) in str(error)
 
 
-def test_files_that_do_not_belong_together(tmp_path):
+def test_missing_and_mismatched_files(tmp_path):
     assert find_mnist(tmp_path) is None
     with pytest.raises(InputError, match="none of the MNIST files"):
         read_mnist(tmp_path)
@@ -182,18 +182,19 @@ def test_files_that_do_not_belong_together(tmp_path):
     with pytest.raises(InputError, match=r"t10k-images.* holds 4 images, but .*labels.* 3 labels"):
         read_mnist(tmp_path)
     (tmp_path / NAMES[0]).unlink()
-    with pytest.raises(InputError, match=r"part of MNIST: train-images.* is missing"):
+    with pytest.raises(InputError, match=r"part of MNIST: train-images.* is missing; --download"):
         find_mnist(tmp_path)
     with pytest.raises(InputError, match="cannot read"):
         read_idx_images(tmp_path / NAMES[0])
     with pytest.raises(InputError, match="cannot read"):
         read_idx_images(tmp_path)
+    assert find_mnist(tmp_path / ("x" * 300)) is None  # a name no file can have
 
 
 # Synthetic digits ----------------------------------------------------------------------------
 
 
-def test_synthetic_digits_repeat_and_vary():
+def test_synthetic_digits_depend_on_the_seed_only():
     images, labels = draw_digits(1234, 5)
     again, same = draw_digits(1234, 5)
     np.testing.assert_array_equal(images, again)
@@ -216,13 +217,13 @@ def test_synthetic_digits_are_centred_and_inked_like_mnist():
         assert centre.mean() == pytest.approx(13.5, abs=0.2)
         assert np.abs(centre - 13.5).max() < 3
     assert (images.max(axis=(1, 2)) > 100).all()
-    assert images[:, 0].mean() < 3  # nothing runs over the edge
+    assert images[:, 0].mean() < 3  # no ink at the edge
     assert images.mean() == pytest.approx(33.3, abs=6)  # MNIST's own mean
     assert (images == 0).mean() > 0.6
 
 
-def test_each_digit_resembles_its_own_kind():
-    """The nearest of ten mean pictures is right for most, but not all: they vary."""
+def test_digits_can_be_recognised_but_vary():
+    """The nearest of ten mean pictures gives the right digit for most pictures, but not for all."""
     images, labels = draw_digits(3000, 8)
     rows = images.reshape(3000, -1).astype(np.float64)
     means = np.stack([rows[:2000][labels[:2000] == digit].mean(axis=0) for digit in range(10)])
@@ -231,7 +232,7 @@ def test_each_digit_resembles_its_own_kind():
     assert 0.75 < right < 0.99
 
 
-def test_synthetic_set_is_drawn_once(tmp_path):
+def test_the_synthetic_set_is_drawn_once(tmp_path):
     folder = tmp_path / "new" / "synthetic"
     assert make_synthetic_mnist(folder, 30, 20)
     assert len(list(folder.iterdir())) == 5
@@ -297,7 +298,7 @@ def test_forward_is_the_formula(mnist_dir, standardize):
 
 
 def test_backward_and_update(mnist_dir):
-    """The chain's gradient by finite differences, in float64, and one step along it."""
+    """The gradient of the whole network by finite differences, in float64, and one step."""
     mlp = small_mlp(mnist_dir)
     rng = np.random.default_rng(3)
     for layer in mlp.update_layer_list:
@@ -331,36 +332,66 @@ def test_backward_and_update(mnist_dir):
         np.testing.assert_allclose(layer.bias, old[1] - 0.25 * change[1], rtol=1e-12)
 
 
-def test_training_uses_every_row_once_and_anneals(mnist_dir, monkeypatch):
+def test_train_batch(mnist_dir):
+    """Forward pass, loss, backward pass and update, in this order."""
+    mlp, twin = small_mlp(mnist_dir), small_mlp(mnist_dir)
+    images, labels = mlp.train_data[:50, :-1], mlp.train_data[:50, -1]
+    kept = images.copy(), labels.copy()
+    losses = [mlp.train_batch(images, labels, 0.05) for _ in range(3)]
+    for array, old in zip((images, labels), kept, strict=True):
+        np.testing.assert_array_equal(array, old)
+    for loss in losses:
+        prob = twin.forward(images)
+        assert loss == pytest.approx(-np.log(prob[np.arange(50), labels]).mean(), rel=1e-5)
+        assert loss == twin.softmax.get_loss(labels)
+        twin.backward()
+        twin.update(0.05)
+    for one, other in zip(mlp.update_layer_list, twin.update_layer_list, strict=True):
+        np.testing.assert_array_equal(one.weight, other.weight)
+        np.testing.assert_array_equal(one.bias, other.bias)
+    assert losses[2] < losses[0]
+
+
+def recorded_batches(mlp):
+    """Train; return the (images, labels, lr, loss) of each batch."""
+    batches = []
+    train_batch = mlp.train_batch
+
+    def record(images, labels, lr):
+        batches.append((images, labels, lr, train_batch(images, labels, lr)))
+        return batches[-1][3]
+
+    mlp.train_batch = record
+    mlp.train()
+    return batches
+
+
+def test_training_uses_every_row_once_per_epoch(mnist_dir):
     mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, anneal=True, standardize=True)
-    rows, rates = [], []
-    forward, update = mlp.forward, mlp.update
-    monkeypatch.setattr(mlp, "forward", lambda x: rows.append(x) or forward(x))
-    monkeypatch.setattr(mlp, "update", lambda lr: rates.append(lr) or update(lr))
     everything = mlp.train_data.copy()
-    mlp.train()
-    assert [len(batch) for batch in rows] == [700, 700, 130] * 2
-    np.testing.assert_allclose(rates, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-    for epoch in (rows[:3], rows[3:]):
-        seen = np.concatenate(epoch)
-        assert not np.array_equal(seen, everything[:, :-1])
+    batches = recorded_batches(mlp)
+    assert [len(labels) for _, labels, _, _ in batches] == [700, 700, 130] * 2
+    np.testing.assert_allclose([lr for _, _, lr, _ in batches], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    orders = []
+    for epoch in (batches[:3], batches[3:]):
+        images, labels = (np.concatenate([batch[i] for batch in epoch]) for i in (0, 1))
+        orders.append(np.column_stack([images, labels]))
         np.testing.assert_array_equal(
-            np.unique(seen, axis=0), np.unique(everything[:, :-1], axis=0)
+            np.unique(orders[-1], axis=0), np.unique(everything, axis=0)
         )
-    np.testing.assert_array_equal(
-        np.unique(mlp.train_data, axis=0), np.unique(everything, axis=0)
-    )
-    assert len(mlp.epoch_losses) == len(mlp.epoch_seconds) == 2
+    assert not np.array_equal(orders[0], everything)
+    assert not np.array_equal(orders[0], orders[1])
+    losses = np.array([loss for *_, loss in batches]).reshape(2, 3)
+    assert mlp.epoch_losses == pytest.approx(np.average(losses, axis=1, weights=[700, 700, 130]))
+    assert len(mlp.epoch_seconds) == 2
 
 
-def test_training_shifts_the_pictures(mnist_dir, monkeypatch):
+def test_training_shifts_the_pictures(mnist_dir):
     mlp = small_mlp(mnist_dir, batch_size=2000, max_shift=1)
-    given = []
-    forward = mlp.forward
-    monkeypatch.setattr(mlp, "forward", lambda x: given.append(x) or forward(x))
-    mlp.train()
-    unmoved = (given[0] == mlp.train_data[:, :-1]).all(axis=1)
-    assert unmoved.mean() == pytest.approx(1 / 9, abs=0.04)  # one place in nine
+    ((images, labels, _, _),) = recorded_batches(mlp)
+    unmoved = (images == mlp.train_data[:, :-1]).all(axis=1)
+    assert unmoved.mean() == pytest.approx(1 / 9, abs=0.04)  # one position in nine
+    np.testing.assert_array_equal(labels, mlp.train_data[:, -1])
 
 
 def test_training_learns_and_repeats(mnist_dir):
@@ -377,11 +408,11 @@ def test_training_learns_and_repeats(mnist_dir):
     assert runs[0].epoch_losses == runs[1].epoch_losses
     for one, other in zip(runs[0].update_layer_list, runs[1].update_layer_list, strict=True):
         np.testing.assert_array_equal(one.weight, other.weight)
-    constant = small_mlp(mnist_dir, lr=0.1)
-    rates = []
-    constant.update = rates.append
+    constant = small_mlp(mnist_dir, lr=0.1, max_epoch=2)
+    assert {lr for _, _, lr, _ in recorded_batches(constant)} == {0.1}
+    constant.max_epoch = 0
     constant.train()
-    assert set(rates) == {0.1}
+    assert constant.epoch_losses == constant.epoch_seconds == []
 
 
 def test_evaluate_counts_the_last_rows(mnist_dir):
@@ -400,9 +431,20 @@ def test_a_learning_rate_that_is_too_high(mnist_dir):
         mlp.train()
 
 
+@pytest.mark.skipif(find_mnist(MNIST_DIR) is None, reason="mnist_data/ does not hold MNIST")
+def test_accuracy_on_mnist():
+    mlp = MNIST_MLP(100, 784, 64, 32, lr=0.2, seed=0, **mnist_mlp_cpu.RECIPE)
+    mlp.load_data()
+    mlp.build_model()
+    mlp.init_model()
+    mlp.train()
+    assert mlp.test_data.shape == (10_000, 785)
+    assert mlp.evaluate() > 0.95
+
+
 def test_shift_pictures():
     class Draws:
-        """Stands for the generator: which cut-outs to take, 0 to 2 along each axis."""
+        """Replaces the generator: the rows and columns of the windows, 0 to 2."""
 
         def integers(self, low, high, size, endpoint):
             assert (low, high, size, endpoint) == (0, 2, (2, 3), True)
@@ -469,7 +511,7 @@ def good_parameters():
 
 
 class Bomb:
-    """Leaves a mark when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -478,7 +520,7 @@ class Bomb:
         return Path.touch, (self.mark,)
 
 
-def test_pickles_are_refused_unopened(tmp_path):
+def test_pickles_are_refused_without_opening_them(tmp_path):
     bomb = Bomb(tmp_path / "went off")
     (tmp_path / "a").write_bytes(pickle.dumps(bomb))
     np.save(tmp_path / "b.npy", np.array([{"w1": bomb}], dtype=object))
@@ -495,24 +537,27 @@ def test_pickles_are_refused_unopened(tmp_path):
     ("change", "defect"),
     [
         ({"w3": None}, "holds no w3"),
-        ({"w2": np.ones((5, 3))}, r"w2 has the shape \(5, 3\), expected \(4, any\)"),
-        ({"w1": np.ones(784)}, r"w1 has the shape \(784,\), expected \(any, any\)"),
-        ({"w1": np.ones((784, 0)), "b1": np.ones((1, 0))}, "w1 has the shape"),
-        ({"b2": np.ones(3)}, r"b2 has the shape \(3,\), expected \(1, 3\)"),
-        ({"b3": np.full((1, 10), np.nan)}, "b3 holds something else than finite"),
-        ({"w1": np.ones((784, 4), dtype=int)}, "w1 holds something else than finite"),
-        ({"w1": np.ones((784, 4), dtype="U3")}, "w1 holds something else than finite"),
+        ({"w2": np.ones((5, 3))}, r"layer 2: expected weight of shape \(4, 3\), got \(5, 3\)"),
+        ({"w1": np.ones(784)}, r"layer 1: expected weight of shape \(784, 4\), got \(784,\)"),
+        ({"w1": np.ones((784, 5, 2))}, "layer 1: expected weight"),
+        ({"w1": np.ones((784, 0)), "b1": np.ones((1, 0))}, "w1 must hold finite"),
+        ({"b2": np.ones(3)}, r"layer 2: expected bias of shape \(1, 3\), got \(3,\)"),
+        ({"b3": np.full((1, 10), np.nan)}, "b3 must hold finite"),
+        ({"w1": np.ones((784, 4), dtype=int)}, "w1 must hold finite"),
+        ({"w1": np.ones((784, 4), dtype="U3")}, "w1 must hold finite"),
     ],
 )
-def test_parameters_that_make_no_network(tmp_path, change, defect):
+@pytest.mark.parametrize("hidden", [None, (4, 3)])
+def test_parameters_that_are_not_a_network(tmp_path, change, defect, hidden):
     path = tmp_path / "p.npz"
     arrays = good_parameters() | change
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(InputError, match=defect):
-        read_parameters(path)
+    with pytest.raises(InputError, match=defect) as caught:
+        mnist_mlp_cpu.make_network(hidden, path)
+    assert str(path) in str(caught.value)
 
 
-def test_files_that_are_no_parameters(tmp_path):
+def test_files_without_parameters(tmp_path):
     path = tmp_path / "p.npz"
     np.savez(path, **good_parameters())
     read_parameters(path)
@@ -521,7 +566,7 @@ def test_files_that_are_no_parameters(tmp_path):
     damaged[300] ^= 1  # a number of w1: the archive's checksum notices
     for content, defect in (
         (b"", "damaged"),
-        (b"just some text", "no .npz file"),
+        (b"just some text", "not an .npz file"),
         (whole[:-30], "damaged"),
         (whole[:900], "damaged"),
         (bytes(damaged), "damaged"),
@@ -535,11 +580,13 @@ def test_files_that_are_no_parameters(tmp_path):
             read_parameters(tmp_path / name)
 
 
-def test_parameters_of_another_network(mnist_dir, tmp_path):
+def test_parameters_of_a_different_network(tmp_path):
     np.savez(tmp_path / "p.npz", **good_parameters())
     mlp = MNIST_MLP(hidden1=4, hidden2=5)
     mlp.build_model()
-    with pytest.raises(InputError, match=r"another size: w2 has the shape \(4, 3\), expected"):
+    with pytest.raises(
+        InputError, match=r"different network: layer 2: expected .* \(4, 5\), got \(4, 3\)"
+    ):
         mlp.load_model(tmp_path / "p.npz")
 
 
@@ -566,6 +613,8 @@ def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
     assert "1,530 training and 305 test digits" in done.stdout
     assert done.stdout.count("epoch ") == 4
     assert "batch/s" in done.stderr
+    assert "epoch 4/4: 100%" in done.stderr
+    assert "loss=" in done.stderr  # of the 100th batch
     content = json.loads(report.read_text("utf-8"))
     assert content["data_source"] == "mnist"
     assert content["hyper_parameters"]["hidden"] == [24, 16]
@@ -581,7 +630,7 @@ def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
 
     again = run_program("--data-dir", mnist_dir, "--load", saved)
     assert again.returncode == 0, again.stderr
-    assert again.stderr == ""  # measured only: nothing to show the progress of
+    assert again.stderr == ""  # no training, no progress bar
     assert f"accuracy {content['test_accuracy']:.2%} on the test digits" in again.stdout
 
 
@@ -599,10 +648,10 @@ def test_the_command_without_mnist(tmp_path):
     assert content["data_source"] == "synthetic"
     assert content["test_accuracy"] > 0.85
     assert len(read_mnist(tmp_path / "data" / "synthetic")[0]) == 12_000
-    assert find_mnist(tmp_path / "data") is None  # never taken for the real ones
+    assert find_mnist(tmp_path / "data") is None  # never mistaken for MNIST
 
 
-def test_the_command_trains_on(mnist_dir, tmp_path, capsys):
+def test_the_command_resumes_training(mnist_dir, tmp_path, capsys):
     saved = tmp_path / "p.npz"
     common = ["--data-dir", str(mnist_dir), "--epochs", "2", "--batch-size", "20"]
     assert main([*common, "--hidden", "16", "12", "--save", str(saved)]) == 0
@@ -615,7 +664,7 @@ def test_the_command_trains_on(mnist_dir, tmp_path, capsys):
     assert read_parameters(saved)["w1"].shape == (784, 16)
 
 
-def test_the_command_refuses(mnist_dir, tmp_path, capsys, monkeypatch):
+def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
     def must_not_train(self):
         raise AssertionError("the training began")
 
@@ -632,9 +681,10 @@ def test_the_command_refuses(mnist_dir, tmp_path, capsys, monkeypatch):
         ([*data, "--save", str(tmp_path)], "is a folder"),
         ([*data, "--load", str(tmp_path / "file")], "pickled objects are refused"),
         ([*data, "--load", str(tmp_path / "absent.npz")], "cannot read"),
-        ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "another size"),
+        ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "different network"),
         (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
         (["--data-dir", inside_file], "cannot write"),
+        (["--data-dir", str(tmp_path / ("x" * 300))], "File name too long"),
     ):
         assert main(options) == 2, options
         captured = capsys.readouterr()
