@@ -203,9 +203,10 @@ def test_this_system_has_some_but_not_more_than_its_memory():
 @pytest.mark.parametrize(("name", "line"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
 def test_a_process_can_use_what_is_left_to_it_and_no_more(name, line):
     program = f"""
-import resource
+import mmap, resource
 from support.machine import available_bytes
 MB = 1_000_000
+shared = mmap.mmap(-1, 100 * MB)  # counts for VmSize, but not for VmData
 used = {{}}
 for line in open("/proc/self/status"):
     key, value = line.split(":", 1)

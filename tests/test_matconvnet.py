@@ -320,6 +320,14 @@ def test_a_variable_missing_from_the_older_form(tmp_path, name):
     assert f"has no '{name}' in its variables" in refusal(path)
 
 
+def test_a_layer_without_filters(tmp_path):
+    """One channel, no outputs: with axes of length 1 left out, the shape is as expected."""
+    empty = cell_row([np.zeros((1, 1, 1, 0), np.float32), np.zeros((0, 1), np.float32)])
+    weights = make_weights(divisor=4096, classes=1)
+    path = written(tmp_path, weights=weights, edit=change("fc8", weights=empty))
+    assert "has filters of shape (0,) and 0 biases in layer 'fc8'" in refusal(path)
+
+
 def test_a_file_with_too_few_layers(tmp_path):
     path = written(tmp_path, last_layer="conv5_1")
     assert "ends after 29 layers, before 'relu5_1'" in refusal(path)
