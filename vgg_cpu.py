@@ -132,7 +132,7 @@ class VGG19:
                 self.update_layer_list.append(name)
 
     def init_model(self, std=0.01, rng=None):
-        """Give every layer random weights (see `FullyConnectedLayer.init_param`), to train them."""
+        """Give all layers random weights, for training (see `FullyConnectedLayer.init_param`)."""
         rng = np.random.default_rng(rng)  # one generator for all, so that no two layers are alike
         for name in self.update_layer_list:
             self.layers[name].init_param(std, rng)
