@@ -20,7 +20,6 @@ from common import HAS_TORCH, describe_machine, print_table
 
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 CONTENT_LAYERS = ["relu4_2"]
-BLOCKS = [(64, 2), (128, 2), (256, 4), (512, 4), (512, 4)]  # channels, convolutions
 
 CASES = {  # name: (what it is, rounds, bar)
     "style-192x320": ("style step 192x320", 15, 0.60),
@@ -33,13 +32,15 @@ CASES = {  # name: (what it is, rounds, bar)
 
 
 def random_weights(rng):
-    """Return {layer name: (weight (C, 3, 3, K), bias)} of VGG-19's convolutions, He-normal."""
+    """Return {layer name: (weight (C, 3, 3, Co), bias)} of VGG-19's convolutions, He-normal."""
+    from vgg_cpu import LAYERS
+
     weights, channels = {}, 3
-    for block, (outputs, count) in enumerate(BLOCKS, start=1):
-        for i in range(1, count + 1):
+    for name, outputs in LAYERS.items():
+        if name.startswith("conv"):
             weight = rng.standard_normal((channels, 3, 3, outputs), dtype=np.float32)
             weight *= np.float32(np.sqrt(2 / (9 * channels)))
-            weights[f"conv{block}_{i}"] = weight, np.zeros(outputs, np.float32)
+            weights[name] = weight, np.zeros(outputs, np.float32)
             channels = outputs
     return weights
 
@@ -93,7 +94,7 @@ def our_style_step(name):
 
 
 def our_vgg(name):
-    from vgg_cpu import OUTPUTS, VGG19
+    from vgg_cpu import LAYERS, VGG19
 
     rng = np.random.default_rng(0)
     vgg = VGG19()
@@ -103,7 +104,7 @@ def our_vgg(name):
         vgg.layers[layer_name].freeze()
     features = 512 * 7 * 7
     for layer_name in ("fc6", "fc7", "fc8"):
-        outputs = OUTPUTS[layer_name]
+        outputs = LAYERS[layer_name]
         weight = rng.standard_normal((features, outputs), dtype=np.float32) * np.float32(0.01)
         vgg.layers[layer_name].load_param(weight, np.zeros((1, outputs), np.float32))
         features = outputs
@@ -168,7 +169,7 @@ def torch_features(weights, x, wanted):
 def torch_weights(rng):
     weights = {}
     for name, (weight, bias) in random_weights(rng).items():
-        # (C, 3, 3, K) -> (K, C, 3, 3)
+        # (C, 3, 3, Co) -> (Co, C, 3, 3)
         tensor = torch.from_numpy(np.ascontiguousarray(weight.transpose(3, 0, 1, 2)))
         # channels-last was the faster of PyTorch's two formats here
         weights[name] = tensor.contiguous(memory_format=torch.channels_last), torch.from_numpy(bias)

@@ -1,67 +1,46 @@
-"""The memory that is left, read from made-up systems and from this one."""
+"""The memory that is left, of made-up control groups and of this system."""
 
-import os
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
-from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from support import machine as memory
-from support.machine import available_bytes, format_bytes
+from support import machine
+from support.machine import available_bytes, format_bytes, peak_memory_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
-
-MEMINFO = """\
-MemTotal:        8000000 kB
-MemFree:          100000 kB
-MemAvailable:    4000000 kB
-HugePages_Total:       0
-"""
-AVAILABLE = 4_000_000 * 1024
-STATUS = "Name:\tpython\nVmPeak:\t  900000 kB\nVmSize:\t  500000 kB\nVmData:\t  200000 kB\n"
-UNLIMITED = -1
-MACHINE = 5 * 4096  # what `os.sysconf` is made to say
+AVAILABLE = 4_000_000  # far below the limits of the tests' own process
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux has these limits")
 
 
 @pytest.fixture
-def limits(monkeypatch):
-    """The limits of the process, none at first, whatever those of the test's own process are."""
-    soft = {"RLIMIT_AS": UNLIMITED, "RLIMIT_DATA": UNLIMITED}
-    fake = SimpleNamespace(
-        RLIM_INFINITY=UNLIMITED,
-        RLIMIT_AS="RLIMIT_AS",
-        RLIMIT_DATA="RLIMIT_DATA",
-        getrlimit=lambda name: (soft[name], UNLIMITED),
-    )
-    monkeypatch.setattr(memory, "resource", fake)
-    return soft
+def system(tmp_path, monkeypatch):
+    """Return a function that writes made-up files of control groups.
 
-
-@pytest.fixture
-def system(tmp_path, limits, monkeypatch):
-    """Return a function that writes files below a root folder, and returns that folder.
-
-    There are /proc/meminfo and /proc/self/status at first, and the machine has five pages.
+    They are in a temporary folder: "cgroup" instead of /proc/self/cgroup, and "groups" instead of
+    /sys/fs/cgroup. The system has `AVAILABLE` bytes.
     """
-    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 5}
-    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    memory = namedtuple("svmem", "available")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(AVAILABLE))
+    monkeypatch.setattr(machine, "PROCESS_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "CGROUP_FOLDER", tmp_path / "groups")
 
-    def write(files=(), **numbers):
-        for name, text in dict(files, **numbers).items():
+    def write(files):
+        for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(str(text))
+            path.write_text(str(text), "utf-8")
         return tmp_path
 
-    write({"proc/meminfo": MEMINFO, "proc/self/status": STATUS})
     return write
 
 
 def v2_group(path, limit, use, inactive_file=None):
     """Return the files of a group of version 2, at `path` ("" is the root group)."""
-    folder = f"sys/fs/cgroup/{path}"
+    folder = f"groups/{path}"
     files = {f"{folder}/memory.max": f"{limit}\n", f"{folder}/memory.current": f"{use}\n"}
     if inactive_file is not None:
         files[f"{folder}/memory.stat"] = (
@@ -73,7 +52,7 @@ def v2_group(path, limit, use, inactive_file=None):
 
 def v1_group(path, limit, use, inactive_file=None):
     """The same of version 1."""
-    folder = f"sys/fs/cgroup/memory/{path}"
+    folder = f"groups/memory/{path}"
     files = {
         f"{folder}/memory.limit_in_bytes": f"{limit}\n",
         f"{folder}/memory.usage_in_bytes": f"{use}\n",
@@ -87,151 +66,128 @@ def v1_group(path, limit, use, inactive_file=None):
 
 
 def test_without_limits_it_is_what_the_system_has_available(system):
-    assert available_bytes(system()) == AVAILABLE
-    assert available_bytes(str(system())) == AVAILABLE
+    assert available_bytes() == AVAILABLE
 
 
 # --- control groups ---
 
 
 def test_a_group_of_version_2(system):
-    root = system({"proc/self/cgroup": "0::/user.slice/job\n"})
-    assert available_bytes(root) == AVAILABLE
-    system(v2_group("user.slice/job", 3_000_000_000, 1_200_000_000))
-    assert available_bytes(root) == 1_800_000_000
-    system(v2_group("user.slice/job", 3_000_000_000, 1_200_000_000, inactive_file=500_000_000))
-    assert available_bytes(root) == 2_300_000_000
+    system({"cgroup": "0::/user.slice/job\n"})
+    assert available_bytes() == AVAILABLE
+    system(v2_group("user.slice/job", 3_000_000, 1_200_000))
+    assert available_bytes() == 1_800_000
+    system(v2_group("user.slice/job", 3_000_000, 1_200_000, inactive_file=500_000))
+    assert available_bytes() == 2_300_000
 
 
 def test_the_groups_around_a_group_count_up_to_the_root(system):
-    files = {"proc/self/cgroup": "0::/a/b/c\n", **v2_group("a/b/c", "max", 10)}
-    assert available_bytes(system(files)) == AVAILABLE
-    assert available_bytes(system(v2_group("a/b", 900, 100))) == 800
-    assert available_bytes(system(v2_group("a", 700, 100))) == 600
-    assert available_bytes(system(v2_group("", 500, 100, 1))) == 401
-    assert available_bytes(system(v2_group("a/other", 50, 10))) == 401
-    assert available_bytes(system(v2_group("a/b/c", 300, 100))) == 200
+    system({"cgroup": "0::/a/b/c\n", **v2_group("a/b/c", "max", 10)})
+    assert available_bytes() == AVAILABLE
+    system(v2_group("a/b", 900, 100))
+    assert available_bytes() == 800
+    system(v2_group("a", 700, 100))
+    assert available_bytes() == 600
+    system(v2_group("", 500, 100, 1))
+    assert available_bytes() == 401
+    system(v2_group("a/other", 50, 10))
+    assert available_bytes() == 401
+    system(v2_group("a/b/c", 300, 100))
+    assert available_bytes() == 200
 
 
-def test_a_container_that_shows_the_path_outside(system):
-    files = {"proc/self/cgroup": "0::/docker/0123abcd\n", **v2_group("", 2000, 500)}
-    assert available_bytes(system(files)) == 1500
-    outside = {"sys/memory.max": 100, "sys/memory.current": 10}  # above the root group
-    assert available_bytes(system({"proc/self/cgroup": "0::/../../x\n", **outside})) == 1500
-    assert available_bytes(system({"proc/self/cgroup": "0::/a:b (deleted)\n"})) == 1500
-    assert available_bytes(system(v2_group("a:b (deleted)", 900, 500))) == 400
+def test_a_container_that_shows_the_path_on_the_host(system):
+    system({"cgroup": "0::/docker/0123abcd\n", **v2_group("", 2000, 500)})
+    assert available_bytes() == 1500
+    system({"cgroup": "0::/../../x\n"})
+    assert available_bytes() == 1500
+    system({"cgroup": "0::/a:b (deleted)\n"})
+    assert available_bytes() == 1500
+    system(v2_group("a:b (deleted)", 900, 500))
+    assert available_bytes() == 400
 
 
 @pytest.mark.parametrize("controllers", ["memory", "hugetlb,memory"])
 def test_a_group_of_version_1(system, controllers):
     lines = f"9:name=systemd:/x\n4:{controllers}:/docker/job\n3:cpu,cpuacct:/x\n"
-    root = system({"proc/self/cgroup": lines})
-    assert available_bytes(root) == AVAILABLE
+    system({"cgroup": lines})
+    assert available_bytes() == AVAILABLE
     system(v1_group("", 9223372036854771712, 5_000_000_000))  # how version 1 says: no limit
-    assert available_bytes(root) == AVAILABLE
+    assert available_bytes() == AVAILABLE
     system(v1_group("docker", 4000, 1000))
-    assert available_bytes(root) == 3000
+    assert available_bytes() == 3000
     system(v1_group("docker/job", 2000, 500, inactive_file=300))
-    assert available_bytes(root) == 1800
+    assert available_bytes() == 1800
 
 
 def test_groups_that_do_not_limit_memory_are_not_read(system):
-    root = system({"proc/self/cgroup": "3:cpu:/a\n", **v2_group("a", 10, 5), **v1_group("a", 9, 5)})
-    assert available_bytes(root) == AVAILABLE
-    system({"proc/self/cgroup": "4:memory:/b\n0::/a\n"})  # both versions at once
-    assert available_bytes(root) == 5
+    system({"cgroup": "3:cpu:/a\n", **v2_group("a", 10, 5), **v1_group("a", 9, 5)})
+    assert available_bytes() == AVAILABLE
+    system({"cgroup": "4:memory:/b\n0::/a\n"})  # both versions at once
+    assert available_bytes() == 5
 
 
 def test_a_group_that_is_over_its_limit_has_nothing_left(system):
-    files = {"proc/self/cgroup": "0::/a\n", **v2_group("a", 1000, 1200, 100)}
-    assert available_bytes(system(files)) == 0
+    system({"cgroup": "0::/a\n", **v2_group("a", 1000, 1200, 100)})
+    assert available_bytes() == 0
 
 
-# --- limits of the process ---
-
-
-@pytest.mark.parametrize(("name", "used"), [("RLIMIT_AS", 500_000), ("RLIMIT_DATA", 200_000)])
-def test_the_processes_own_limits(system, limits, name, used):
-    limits[name] = 1_000_000_000
-    assert available_bytes(system()) == 1_000_000_000 - used * 1024
-    limits[name] = 1000
-    assert available_bytes(system()) == 0
-    limits[name] = 10**15
-    assert available_bytes(system()) == AVAILABLE
-
-
-def test_the_least_of_all_counts(system, limits):
-    limits.update(RLIMIT_AS=1_500_000_000, RLIMIT_DATA=1_400_000_000)
-    root = system({"proc/self/cgroup": "0::/a\n", **v2_group("a", 1_300_000_000, 200_000_000)})
-    assert available_bytes(root) == 1_500_000_000 - 500_000 * 1024
-    limits["RLIMIT_AS"] = UNLIMITED
-    assert available_bytes(root) == 1_100_000_000
-    system(v2_group("a", "max", 200_000_000))
-    assert available_bytes(root) == 1_400_000_000 - 200_000 * 1024
+def test_the_least_of_all_counts(system, monkeypatch):
+    system({"cgroup": "0::/a\n", **v2_group("a", 3_000_000, 100_000)})
+    monkeypatch.setattr(machine, "_left_to_process", lambda: [2_950_000, 2_960_000])
+    assert available_bytes() == 2_900_000
+    system(v2_group("a", 3_000_000, 10_000))
+    assert available_bytes() == 2_950_000
+    system(v2_group("a", "max", 10_000))
+    monkeypatch.setattr(machine, "_left_to_process", lambda: [5_000_000])
+    assert available_bytes() == AVAILABLE
 
 
 # --- what is missing or malformed ---
 
 
-def test_without_proc_it_is_the_machines_memory(tmp_path, system, monkeypatch):
-    assert available_bytes(tmp_path / "nothing") == MACHINE
-
-    def unknown(name):
-        raise ValueError("unrecognized configuration name")
-
-    monkeypatch.setattr(os, "sysconf", unknown)
-    assert available_bytes(tmp_path / "nothing") is None
-    monkeypatch.delattr(os, "sysconf")
-    assert available_bytes(tmp_path / "nothing") is None
-    assert available_bytes(system()) == AVAILABLE
+@linux_only
+def test_without_proc_nothing_is_known(system, monkeypatch):
+    monkeypatch.undo()  # psutil's own functions again
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/no/such/folder")
+    monkeypatch.setattr(machine, "PROCESS_CGROUPS", Path("/no/such/folder/self/cgroup"))
+    assert available_bytes() is None
 
 
 def test_a_system_without_limits_of_processes(system, monkeypatch):
-    monkeypatch.setattr(memory, "resource", None)
-    assert available_bytes(system()) == AVAILABLE
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "\n\n", "MemAvailable:\n", "MemAvailable: many kB\n", "MemAvailable: -5 kB\n", "\0\xff:1"],
-)
-def test_malformed_meminfo_is_ignored(system, text):
-    assert available_bytes(system({"proc/meminfo": text})) == MACHINE
+    monkeypatch.delattr(psutil, "RLIMIT_AS", raising=False)
+    assert available_bytes() == AVAILABLE
 
 
 @pytest.mark.parametrize(
     "text", ["", "::\n", "0\n", "0:", "0::\n", "0::/a\0b\n", "4:memory\n", "\0:\0:\0\n", "\0"]
 )
 def test_malformed_lists_of_groups_are_ignored(system, text):
-    assert available_bytes(system({"proc/self/cgroup": text})) == AVAILABLE
+    system({"cgroup": text})
+    assert available_bytes() == AVAILABLE
 
 
-@pytest.mark.parametrize("text", ["", "-1", "0x10", "1 2", "1.5", "9" * 5000, "²"])
+@pytest.mark.parametrize("text", ["", "-1", "0x10", "1 2", "1.5", "9" * 30, "²"])
 def test_malformed_groups_are_ignored(system, text):
-    root = system({"proc/self/cgroup": "0::/a\n", **v2_group("a", text, 10)})
-    assert available_bytes(root) == AVAILABLE
+    system({"cgroup": "0::/a\n", **v2_group("a", text, 10)})
+    assert available_bytes() == AVAILABLE
     system(v2_group("a", 1000, text))
-    assert available_bytes(root) == AVAILABLE
-    system(v2_group("a", 1000, 10, inactive_file=text))
-    assert available_bytes(root) in (990, 991)  # "1 2" is read as 1 with an unknown unit
-    (root / "sys/fs/cgroup/a/memory.current").unlink()
-    assert available_bytes(root) == AVAILABLE
+    assert available_bytes() == (0 if text.startswith("9") else AVAILABLE)
+    folder = system(v2_group("a", 1000, 10, inactive_file=text))
+    assert available_bytes() == (AVAILABLE if text.startswith("9") else 990)
+    (folder / "groups/a/memory.current").unlink()
+    assert available_bytes() == AVAILABLE
 
 
-def test_limits_without_a_status_are_ignored(system, limits):
-    limits["RLIMIT_AS"] = 1000
-    assert available_bytes(system({"proc/self/status": "VmSize: lots\nVmData:\n"})) == AVAILABLE
-
-
-def test_files_that_are_no_text_or_no_files_are_ignored(system):
-    root = system({"proc/self/cgroup": "0::/a\n", **v2_group("a", 1000, 10, 5)})
-    (root / "sys/fs/cgroup/a/memory.stat").write_bytes(b"\xff\xfe\0 1\ninactive_file 5\n")
-    assert available_bytes(root) == 995
-    (root / "sys/fs/cgroup/a/memory.max").write_bytes(b"\xff\xfe")
-    assert available_bytes(root) == AVAILABLE
-    (root / "sys/fs/cgroup/a/memory.max").unlink()
-    (root / "sys/fs/cgroup/a/memory.max").mkdir()
-    assert available_bytes(root) == AVAILABLE
+def test_files_that_are_not_text_or_not_files_are_ignored(system):
+    folder = system({"cgroup": "0::/a\n", **v2_group("a", 1000, 10, 5)}) / "groups/a"
+    (folder / "memory.stat").write_bytes(b"\xff\xfe\0 1\ninactive_file 5\n")
+    assert available_bytes() == 995
+    (folder / "memory.max").write_bytes(b"\xff\xfe")
+    assert available_bytes() == AVAILABLE
+    (folder / "memory.max").unlink()
+    (folder / "memory.max").mkdir()
+    assert available_bytes() == AVAILABLE
 
 
 # --- this system ---
@@ -239,26 +195,23 @@ def test_files_that_are_no_text_or_no_files_are_ignored(system):
 
 def test_this_system_has_some_but_not_more_than_its_memory():
     left = available_bytes()
-    if left is None:
-        pytest.skip("this system does not say how much memory it has")
     assert isinstance(left, int)
-    machine = memory._machine_bytes()
-    assert 1_000_000 < left
-    assert machine is None or left <= machine
+    assert 1_000_000 < left <= psutil.virtual_memory().total
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds processes to this limit")
-@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_a_process_can_use_what_is_left_to_it_and_no_more(name):
+@linux_only
+@pytest.mark.parametrize(("name", "line"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
+def test_a_process_can_use_what_is_left_to_it_and_no_more(name, line):
     program = f"""
-import resource
+import mmap, resource
 from support.machine import available_bytes
 MB = 1_000_000
+shared = mmap.mmap(-1, 100 * MB)  # counts for VmSize, but not for VmData
 used = {{}}
 for line in open("/proc/self/status"):
     key, value = line.split(":", 1)
     used[key] = value
-used = int(used[{memory.PROCESS_LIMITS[name]!r}].split()[0]) * 1024
+used = int(used[{line!r}].split()[0]) * 1024
 resource.setrlimit(resource.{name}, (used + 300 * MB, -1))
 left = available_bytes()
 assert 280 * MB < left <= 300 * MB, left
@@ -274,6 +227,24 @@ assert 90 * MB < left - available_bytes() < 110 * MB
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (finished.returncode, finished.stdout) == (0, "no more\n"), finished.stderr
+
+
+@linux_only
+def test_the_peak_is_this_processs_own():
+    """It counts memory that is free again, but not that of the process which started this one."""
+    program = """
+from support.machine import peak_memory_bytes
+before = peak_memory_bytes()
+block = b"x" * 150_000_000
+del block
+print(before, peak_memory_bytes() - before)
+"""
+    ballast = b"x" * 250_000_000
+    output = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
+    assert peak_memory_bytes() > len(ballast)
+    before, more = map(int, output.split())
+    assert 4_000_000 < before < 100_000_000
+    assert 100_000_000 < more < 200_000_000
 
 
 # --- in words ---

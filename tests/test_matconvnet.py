@@ -1,31 +1,38 @@
-"""The reader of MatConvNet files, on generated files of both generations."""
+"""The reader of MatConvNet files, on made-up files of both generations."""
 
 import re
 
 import numpy as np
 import pytest
-from helpers.matconvnet_files import IMAGE_MEAN, cell_row, make_weights, write_matconvnet
+from helpers.matconvnet_files import (
+    IMAGE_MEAN,
+    cell_row,
+    layer_structs,
+    make_weights,
+    write_matconvnet,
+)
 
 from support import matconvnet
 from support.command import InputError
-from support.matconvnet import LAYER_NAMES, download_vgg19, read_matconvnet
+from support.matconvnet import download_vgg19, read_matconvnet
 
 VARIANTS = ("beta16", "beta17+")
 
 WEIGHTS = make_weights(divisor=32, classes=7)
+NAMES = [struct["name"] for struct in layer_structs(WEIGHTS, "beta17+")]  # all 43
 
 
 def written(tmp_path, variant="beta17+", **options):
-    """Write a narrow file and return where it is."""
+    """Write a narrow file and return its path."""
     path = tmp_path / "narrow.mat"
     write_matconvnet(path, options.pop("weights", WEIGHTS), variant, **options)
     return path
 
 
-def refusal(path, **options):
-    """Return the message with which the file at `path` is refused, having checked its form."""
+def refusal(path, names=NAMES):
+    """Return the message with which the file at `path` is refused, after checking its form."""
     with pytest.raises(InputError) as info:
-        read_matconvnet(path, **options)
+        read_matconvnet(path, names)
     message = str(info.value)
     assert "\n" not in message
     for part in (
@@ -45,8 +52,7 @@ def refusal(path, **options):
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_both_generations_load_alike(tmp_path, variant, compress):
-    network = read_matconvnet(written(tmp_path, variant, compress=compress))
-    assert network.variant == variant
+    network = read_matconvnet(written(tmp_path, variant, compress=compress), NAMES)
     np.testing.assert_array_equal(network.image_mean, IMAGE_MEAN)
     assert network.image_mean.dtype == np.float32
     assert network.class_names == [f"class {i}, also named {i}" for i in range(7)]
@@ -73,28 +79,36 @@ def test_both_generations_load_alike(tmp_path, variant, compress):
                     )
 
 
-def test_the_layer_names():
-    assert len(LAYER_NAMES) == 43
-    assert LAYER_NAMES[0] == "conv1_1"
-    assert LAYER_NAMES[36] == "pool5"
-    assert LAYER_NAMES[-1] == "prob"
-
-
 @pytest.mark.parametrize("last_layer", ["conv5_1", "relu5_1", "pool5"])
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_part_of_the_layers(tmp_path, last_layer, ends):
     path = written(tmp_path, last_layer=last_layer if ends else "prob")
-    network = read_matconvnet(path, last_layer=last_layer)
-    expected = [name for name in LAYER_NAMES[: LAYER_NAMES.index(last_layer) + 1]]
-    assert list(network.layers) == [name for name in expected if name.startswith("conv")]
+    names = NAMES[: NAMES.index(last_layer) + 1]
+    network = read_matconvnet(path, names)
+    assert list(network.layers) == [name for name in names if name.startswith("conv")]
     weight, _ = network.layers["conv5_1"]
     assert weight.shape == (16, 3, 3, 16)
 
 
 def test_a_part_of_a_file_without_classes(tmp_path):
     path = written(tmp_path, last_layer="pool5", edit=lambda v: v["meta"].pop("classes"))
-    network = read_matconvnet(path, last_layer="pool5")
+    network = read_matconvnet(path, NAMES[:37])
     assert network.class_names == network.wordnet_ids == []
+
+
+def test_a_network_whose_layers_have_one_channel_or_one_class(tmp_path):
+    """MATLAB and SciPy leave out axes of length 1."""
+    weights = make_weights(divisor=512, classes=1)
+    network = read_matconvnet(written(tmp_path, weights=weights), NAMES)
+    assert network.class_names == ["class 0, also named 0"]
+    assert network.layers["conv1_2"][0].shape == (1, 3, 3, 1)
+    assert network.layers["fc8"][0].shape == (8, 1)
+    for name, (weight, bias) in network.layers.items():
+        original, original_bias = weights[name]
+        if name.startswith("conv"):
+            original = original.transpose(2, 0, 1, 3)  # (K, K, C, Co) -> (C, K, K, Co)
+        np.testing.assert_array_equal(weight, original.reshape(weight.shape))
+        np.testing.assert_array_equal(bias, original_bias)
 
 
 @pytest.mark.parametrize("nesting", ["each", "all", "column"])
@@ -110,7 +124,7 @@ def test_class_names_in_nested_cells(tmp_path, nesting):
             cells = cell_row(names).reshape(-1, 1)
         variables["meta"]["classes"]["description"] = cells
 
-    assert read_matconvnet(written(tmp_path, edit=nest)).class_names == names
+    assert read_matconvnet(written(tmp_path, edit=nest), NAMES).class_names == names
 
 
 def test_the_average_image_is_averaged(tmp_path):
@@ -120,7 +134,7 @@ def test_the_average_image_is_averaged(tmp_path):
     def edit(variables):
         variables["normalization"]["averageImage"] = average
 
-    network = read_matconvnet(written(tmp_path, "beta16", edit=edit))
+    network = read_matconvnet(written(tmp_path, "beta16", edit=edit), NAMES)
     np.testing.assert_allclose(network.image_mean, IMAGE_MEAN, rtol=1e-6)
 
 
@@ -129,13 +143,13 @@ def test_double_precision_is_read_as_single(tmp_path):
         name: (weight.astype(np.float64), bias.astype(np.float64))
         for name, (weight, bias) in WEIGHTS.items()
     }
-    network = read_matconvnet(written(tmp_path, weights=doubles))
+    network = read_matconvnet(written(tmp_path, weights=doubles), NAMES)
     for weight, bias in network.layers.values():
         assert weight.dtype == bias.dtype == np.float32
     np.testing.assert_array_equal(network.layers["fc8"][0], WEIGHTS["fc8"][0].reshape(-1, 7))
 
 
-# --- files that do not ---
+# --- files that are refused ---
 
 
 def test_a_missing_file(tmp_path):
@@ -144,7 +158,7 @@ def test_a_missing_file(tmp_path):
 
 def test_a_folder(tmp_path):
     with pytest.raises(InputError, match=r"cannot read the weights file .*: Is a directory"):
-        read_matconvnet(tmp_path)
+        read_matconvnet(tmp_path, NAMES)
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -156,7 +170,7 @@ def test_a_file_cut_short(tmp_path, variant, share, compress):
     path.write_bytes(content[: int(share * len(content))])
     message = refusal(path)
     assert f"({int(share * len(content)):,} bytes)" in message
-    assert re.search("cut short|only the beginning|holds no variable|has no field", message)
+    assert re.search("cut short|only the beginning|has no '|has no list of layers", message)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +185,7 @@ def test_a_file_cut_short(tmp_path, variant, share, compress):
     ],
     ids=["empty", "html", "matlab 7.3", "hdf5", "zeros", "garbage"],
 )
-def test_what_is_not_such_a_file(tmp_path, content, part):
+def test_a_file_of_another_kind(tmp_path, content, part):
     path = tmp_path / "weights.mat"
     path.write_bytes(content)
     assert re.search(part, refusal(path))
@@ -187,7 +201,7 @@ def test_damage_in_the_middle_of_a_compressed_file(tmp_path, variant):
 
 
 def test_a_file_with_a_variable_twice(tmp_path):
-    """SciPy only warns of this, and would take the later one."""
+    """SciPy only warns of this and uses the later one."""
     path = written(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content + content[128:])  # after the file's header
@@ -235,13 +249,13 @@ def without(name):
 @pytest.mark.parametrize(
     ("edit", "part"),
     [
-        (drop("conv3_4"), "has 'relu3_4' as layer 17, where VGG-19 has 'conv3_4'"),
-        (drop("pool2"), "has 'conv3_1' as layer 10, where VGG-19 has 'pool2'"),
+        (drop("conv3_4"), "has 'relu3_4' as layer 17, expected 'conv3_4'"),
+        (drop("pool2"), "has 'conv3_1' as layer 10, expected 'pool2'"),
         (drop("prob"), "ends after 42 layers, before 'prob'"),
-        (without("layers"), "holds no variable 'layers'"),
-        (without("meta"), "holds no variable 'normalization'"),
-        (lambda v: v["meta"].pop("normalization"), "has no field 'normalization' in meta"),
-        (lambda v: v["meta"]["normalization"].pop("averageImage"), "no field 'averageImage'"),
+        (without("layers"), "has no 'layers' in its variables"),
+        (without("meta"), "has no 'normalization' in its variables"),
+        (lambda v: v["meta"].pop("normalization"), "has no 'normalization' in meta"),
+        (lambda v: v["meta"]["normalization"].pop("averageImage"), "no 'averageImage' in normal"),
         (
             lambda v: v["meta"]["normalization"].update(averageImage=np.ones((224, 224))),
             "no average image of three channels",
@@ -262,30 +276,37 @@ def without(name):
             lambda v: v["meta"]["classes"].update(description=cell_row([1.0] * 7)),
             "something else where a name should be",
         ),
-        (lambda v: v.update(layers=np.arange(6.0)), "has no field 'name' in layer 1"),
-        (change("conv2_1", name=None), "has no field 'name' in layer 6"),
-        (change("conv2_1", weights=None), "has no field 'weights' in conv2_1"),
+        (lambda v: v.update(layers=np.arange(6.0)), "has no list of layers in its variable"),
+        (lambda v: v.update(layers=cell_row([{}, 1.0])), "has no 'name' in layer 1"),
+        (change("conv2_1", name=None), "has no 'name' in layer 6"),
+        (change("conv2_1", weights=None), "has no 'weights' in conv2_1"),
         (change("conv2_1", weights=np.ones(3)), "no pair of filters and biases in layer 'conv2_1'"),
         (
             change("conv1_1", weights=pair("conv1_1", (3, 3, 1, 2))),
-            r"weights of shape \(3, 3, 1, 2\) in 'conv1_1', expected \(3, 3, 3, any\)",
+            r"filters of shape \(3, 3, 2\) and 2 biases in layer 'conv1_1', expected filters of "
+            r"shape \(3, 3, 3, 2\) \(axes of length 1 left out\)",
         ),
         (
             change("conv4_2", weights=pair("conv4_2", (3, 3, 15, 16))),
-            r"weights of shape \(3, 3, 15, 16\) in 'conv4_2', expected \(3, 3, 16, any\)",
+            r"shape \(3, 3, 15, 16\) and 16 biases in layer 'conv4_2', .*\(3, 3, 16, 16\)",
         ),
-        (change("conv4_2", weights=pair("conv4_2", (5, 5, 16, 16))), r"expected \(3, 3, 16, any\)"),
-        (change("fc8", weights=pair("fc8", (1, 1, 128, 0))), r"expected \(1, 1, 128, any\)"),
-        (change("fc6", weights=pair("fc6", (6, 6, 16, 128))), r"expected \(7, 7, 16, any\)"),
-        (change("conv4_2", weights=pair("conv4_2", biases=9)), "9 biases for 16 filters"),
+        (change("conv4_2", weights=pair("conv4_2", (5, 5, 16, 16))), r"expected .*\(3, 3, 16, 16"),
+        (change("conv4_2", weights=pair("conv4_2", (3, 16, 3, 16))), r"expected .*\(3, 3, 16, 16"),
+        (change("fc8", weights=pair("fc8", (1, 1, 128, 0))), r"expected filters of shape \(128,\)"),
+        (
+            change("fc8", weights=cell_row([np.zeros((1, 1, 128, 0)), np.zeros((0, 1))])),
+            r"and 0 biases in layer 'fc8', expected",
+        ),
+        (change("fc6", weights=pair("fc6", (6, 6, 16, 128))), r"expected .*\(7, 7, 16, 128\)"),
+        (change("conv4_2", weights=pair("conv4_2", biases=9)), r"and 9 biases .*\(3, 3, 16, 9\)"),
         (
             change("conv5_4", weights=pair("conv5_4", value=np.nan)),
             "not finite numbers in layer 'conv5_4'",
         ),
         (change("fc7", weights=pair("fc7", value=-np.inf)), "not finite numbers in layer 'fc7'"),
-        (change("conv1_2", pad=[[0.0]]), "has another pad than 1 in layer 'conv1_2'"),
-        (change("conv1_2", stride=[[2.0, 2.0]]), "has another stride than 1 in layer 'conv1_2'"),
-        (change("fc6", pad=[[1.0]]), "has another pad than 0 in layer 'fc6'"),
+        (change("conv1_2", pad=[[0.0]]), "has a pad different from 1 in layer 'conv1_2'"),
+        (change("conv1_2", stride=[[2.0, 2.0]]), "a stride different from 1 in layer 'conv1_2'"),
+        (change("fc6", pad=[[1.0]]), "has a pad different from 0 in layer 'fc6'"),
     ],
 )
 def test_a_file_of_the_wrong_form(tmp_path, edit, part):
@@ -296,27 +317,30 @@ def test_a_file_of_the_wrong_form(tmp_path, edit, part):
 @pytest.mark.parametrize("name", ["layers", "normalization"])
 def test_a_variable_missing_from_the_older_form(tmp_path, name):
     path = written(tmp_path, "beta16", edit=without(name))
-    assert f"holds no variable '{name}'" in refusal(path)
+    assert f"has no '{name}' in its variables" in refusal(path)
 
 
-def test_a_file_that_ends_too_early_for_what_is_asked(tmp_path):
+def test_a_layer_without_filters(tmp_path):
+    """One channel, no outputs: with axes of length 1 left out, the shape is as expected."""
+    empty = cell_row([np.zeros((1, 1, 1, 0), np.float32), np.zeros((0, 1), np.float32)])
+    weights = make_weights(divisor=4096, classes=1)
+    path = written(tmp_path, weights=weights, edit=change("fc8", weights=empty))
+    assert "has filters of shape (0,) and 0 biases in layer 'fc8'" in refusal(path)
+
+
+def test_a_file_with_too_few_layers(tmp_path):
     path = written(tmp_path, last_layer="conv5_1")
     assert "ends after 29 layers, before 'relu5_1'" in refusal(path)
-    assert "ends after 29 layers, before 'relu5_1'" in refusal(path, last_layer="pool5")
-
-
-def test_an_unknown_last_layer(tmp_path):
-    with pytest.raises(ValueError, match=r"last_layer must be one of conv1_1, .*, got 'conv9'"):
-        read_matconvnet(tmp_path / "missing.mat", last_layer="conv9")
+    assert "ends after 29 layers, before 'relu5_1'" in refusal(path, NAMES[:37])
 
 
 def test_the_command_in_the_message_quotes_odd_names(tmp_path):
     path = tmp_path / "my weights.mat"
     with pytest.raises(InputError, match=rf"--weights '{re.escape(str(path))}'`"):
-        read_matconvnet(path)
+        read_matconvnet(path, NAMES)
 
 
-def test_the_download_asks_for_the_published_file(tmp_path, monkeypatch):
+def test_the_published_file_is_downloaded(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(matconvnet, "download_verified", lambda *args: calls.append(args))
     download_vgg19(tmp_path / "vgg.mat")
@@ -325,7 +349,7 @@ def test_the_download_asks_for_the_published_file(tmp_path, monkeypatch):
     assert calls == [([url], tmp_path / "vgg.mat", sha256, 534_904_783)]
 
 
-def test_what_is_already_there_is_not_fetched_again(tmp_path, monkeypatch):
+def test_a_file_that_is_already_there_is_not_downloaded_again(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(matconvnet, "download_verified", lambda *args: calls.append(args))
     monkeypatch.setattr(matconvnet, "FILE_SIZE", 3)

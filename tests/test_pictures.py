@@ -1,4 +1,4 @@
-"""Pictures are read as a viewer shows them, and written so that they read back alike."""
+"""Pictures are read as a viewer shows them; what is written is read back the same."""
 
 import io
 import struct
@@ -25,12 +25,12 @@ from support.pictures import (
 
 @pytest.fixture
 def rgb():
-    """Random pixels, higher than wide."""
+    """A picture of random pixels, higher than wide."""
     return np.random.default_rng(1).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 
 
 def saved(tmp_path, image, name, **options):
-    """Save a Pillow image and return where it is."""
+    """Save a Pillow image and return its path."""
     path = tmp_path / name
     image.save(path, **options)
     return path
@@ -59,7 +59,7 @@ def png_file(width, height, pixels=b""):
         (3, lambda a: a[::-1, ::-1]),
         (4, lambda a: a[::-1]),
         (5, lambda a: a.swapaxes(0, 1)),
-        (6, lambda a: a.swapaxes(0, 1)[:, ::-1]),  # stored lying on its left side
+        (6, lambda a: a.swapaxes(0, 1)[:, ::-1]),  # stored rotated to the left
         (7, lambda a: a[::-1, ::-1].swapaxes(0, 1)),
         (8, lambda a: a.swapaxes(0, 1)[::-1]),
     ],
@@ -81,7 +81,7 @@ def test_damaged_exif_data_is_ignored(tmp_path):
     assert read_picture(path).shape == (3, 4, 3)
 
 
-def turned_profile():
+def permuted_profile():
     """Return an ICC profile whose red, green and blue channels are sRGB's green, blue and red."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", profile[128:132])[0]
@@ -96,21 +96,21 @@ def turned_profile():
 
 
 def test_an_embedded_profile_is_converted_to_srgb(tmp_path, rgb):
-    path = saved(tmp_path, Image.fromarray(rgb), "a.png", icc_profile=turned_profile())
+    path = saved(tmp_path, Image.fromarray(rgb), "a.png", icc_profile=permuted_profile())
     picture = read_picture(path).astype(int)
-    assert np.abs(picture - rgb[:, :, [2, 0, 1]]).max() <= 1  # channels turned, up to rounding
+    assert np.abs(picture - rgb[:, :, [2, 0, 1]]).max() <= 1  # channels permuted, up to rounding
 
 
 def test_a_profile_applies_under_transparency_and_in_palettes(tmp_path):
     image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
     image.putpixel((1, 0), (200, 100, 50, 0))
-    path = saved(tmp_path, image, "a.png", icc_profile=turned_profile())
+    path = saved(tmp_path, image, "a.png", icc_profile=permuted_profile())
     picture = read_picture(path).astype(int)
     assert np.abs(picture[0] - [(50, 200, 100), BACKGROUND]).max() <= 1
 
     image = Image.new("P", (2, 1), 1)
     image.putpalette([0, 0, 0, 200, 100, 50])
-    path = saved(tmp_path, image, "p.png", icc_profile=turned_profile())
+    path = saved(tmp_path, image, "p.png", icc_profile=permuted_profile())
     assert np.abs(read_picture(path)[0].astype(int) - (50, 200, 100)).max() <= 1
 
 
@@ -126,13 +126,13 @@ def test_a_grey_picture_with_a_colour_profile(tmp_path):
     assert np.abs(read_picture(path) - expected).max() <= 1.5
 
 
-@pytest.mark.parametrize("profile", [b"no profile at all" * 20, b"\0"])
+@pytest.mark.parametrize("profile", [b"not a profile" * 20, b"\0"])
 def test_a_damaged_profile_is_ignored(tmp_path, rgb, profile):
     path = saved(tmp_path, Image.fromarray(rgb), "a.png", icc_profile=profile)
     np.testing.assert_array_equal(read_picture(path), rgb)
 
 
-def test_a_profile_of_another_colour_space_is_ignored(tmp_path):
+def test_a_profile_of_a_different_colour_space_is_ignored(tmp_path):
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     path = saved(tmp_path, Image.new("RGB", (3, 2), (9, 8, 7)), "a.png", icc_profile=lab)
     np.testing.assert_array_equal(read_picture(path)[1, 2], (9, 8, 7))
@@ -155,7 +155,7 @@ def test_grey_with_alpha(tmp_path):
     np.testing.assert_array_equal(picture[0], [(100, 100, 100), (224, 224, 224)])
 
 
-def test_another_background_shows_through(tmp_path):
+def test_a_different_background_shows_through(tmp_path):
     """A fifth of the picture's colour, four fifths of the background (10, 200, 60)."""
     background = (10, 200, 60)
 
@@ -249,12 +249,12 @@ def test_the_first_frame_of_an_animation(tmp_path, name):
     np.testing.assert_array_equal(picture, np.broadcast_to((255, 0, 0), (4, 6, 3)))
 
 
-def test_the_content_decides_not_the_name(tmp_path, rgb):
+def test_the_content_decides_the_format_not_the_name(tmp_path, rgb):
     path = saved(tmp_path, Image.fromarray(rgb), "a.jpg", format="PNG")
     np.testing.assert_array_equal(read_picture(str(path)), rgb)
 
 
-# --- what cannot be read ---
+# --- files that cannot be read ---
 
 
 def test_a_missing_file(tmp_path):
@@ -329,7 +329,7 @@ def test_colours(text, expected):
     ["", "whit", "102030", "#10203", "rgb(1,2)", "rgb(-1, 2, 3)", "rgb(256, 0, 0)", "rgb(0,0,999)",
      "hsl(0, 0%, 200%)", "hsl(0, 500%, 50%)", "red\nblue", "#" + "0" * 300],
 )  # fmt: skip
-def test_what_is_no_colour(text):
+def test_what_is_not_a_colour(text):
     with pytest.raises(InputError, match="is not a colour; give one such as white") as info:
         parse_colour(text)
     assert repr(text) in str(info.value)
@@ -358,7 +358,7 @@ def test_resize_takes_the_height_first_and_keeps_flat_colour():
 
 
 def test_resize_by_hand():
-    """Halving with the widened bilinear filter: a triangle of four pixels, weights 1 3 3 1."""
+    """To half the size, the bilinear filter covers four pixels, with the weights 1 3 3 1."""
     row = np.array([0, 40, 80, 120], dtype=np.uint8)
     rgb = np.broadcast_to(row[:, np.newaxis, np.newaxis], (4, 2, 3)).copy()
     left = (3 * 0 + 3 * 40 + 1 * 80) / 7  # the pixel before the border has no weight
@@ -390,7 +390,7 @@ def test_resize_refuses(rgb):
         resize_picture(rgb.astype(np.float64), 2, 2)
 
 
-def test_cover_of_the_same_aspect_is_a_resize():
+def test_cover_with_the_same_aspect_is_a_resize():
     rgb = np.random.default_rng(2).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     for height, width in [(4, 6), (6, 9), (10, 15)]:
         expected = resize_picture(rgb, height, width)
@@ -398,14 +398,14 @@ def test_cover_of_the_same_aspect_is_a_resize():
 
 
 def test_cover_cuts_the_middle_out():
-    """Every pixel tells its row (red) and column (green)."""
+    """The red of every pixel is its row, the green its column."""
     rows, columns = np.mgrid[:6, :12].astype(np.uint8)
     rgb = np.stack([rows, columns, np.full_like(rows, 7)], axis=2)
     before = rgb.copy()
     for height, width, expected in [
         (6, 12, rgb),
-        (6, 4, rgb[:, 4:8]),  # the sides go
-        (2, 12, rgb[2:4]),  # above and below go
+        (6, 4, rgb[:, 4:8]),  # without the sides
+        (2, 12, rgb[2:4]),  # without top and bottom
         (12, 8, resize_picture(np.ascontiguousarray(rgb[:, 4:8]), 12, 8)),
     ]:
         covered = cover_picture(rgb, height, width)
@@ -435,7 +435,7 @@ def test_cover_refuses(rgb):
 
 
 @pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".tiff", ".PNG"])
-def test_lossless_formats_read_back_alike(tmp_path, rgb, extension):
+def test_lossless_formats_are_read_back_the_same(tmp_path, rgb, extension):
     path = tmp_path / "new" / f"a{extension}"
     before = rgb.copy()
     write_picture(path, rgb)
@@ -461,7 +461,7 @@ def test_jpeg_is_written_with_high_quality_and_full_chroma(tmp_path, extension):
 
 
 @pytest.mark.parametrize("extension", WRITE_FORMATS)
-def test_an_srgb_profile_is_embedded_and_bytes_repeat(tmp_path, rgb, extension, monkeypatch):
+def test_an_srgb_profile_is_embedded_and_the_bytes_repeat(tmp_path, rgb, extension):
     paths = [tmp_path / f"{i}{extension}" for i in range(2)]
     write_picture(paths[0], rgb)
     with Image.open(paths[0]) as image:
@@ -515,14 +515,14 @@ def test_only_uint8_rgb_is_written(tmp_path, pixels, error):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_longest_side_is_fitted():
+def test_fitted_sets_the_longest_side():
     assert fitted(np.zeros((600, 900, 3)), 300) == (200, 300)
     assert fitted(np.zeros((900, 601, 3)), 300) == (300, 200)
     assert fitted(np.zeros((60, 90, 3)), 180) == (120, 180)
     assert fitted(np.zeros((1, 300, 3)), 30) == (1, 30)
 
 
-def test_what_is_shrunk_never_grows():
+def test_shrunk_never_enlarges():
     picture = np.full((20, 40, 3), (10, 200, 30), np.uint8)
     assert shrunk(picture, 40) is picture
     small = shrunk(picture, 10)

@@ -1,4 +1,4 @@
-"""VGG-19 against the same network written down a second time, and its command."""
+"""VGG-19 against a second implementation of it, and its command."""
 
 import json
 import os
@@ -21,10 +21,28 @@ ROOT = Path(__file__).resolve().parent.parent
 NARROW = make_weights(divisor=16, classes=12)
 CONVOLUTIONS = [name for name in NARROW if name.startswith("conv")]
 
+# Column E of table 1 of the paper, and the course book's names.
+LAYER_NAMES = (
+    "conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1",
+    "conv2_1", "relu2_1", "conv2_2", "relu2_2", "pool2",
+    "conv3_1", "relu3_1", "conv3_2", "relu3_2", "conv3_3", "relu3_3", "conv3_4", "relu3_4", "pool3",
+    "conv4_1", "relu4_1", "conv4_2", "relu4_2", "conv4_3", "relu4_3", "conv4_4", "relu4_4", "pool4",
+    "conv5_1", "relu5_1", "conv5_2", "relu5_2", "conv5_3", "relu5_3", "conv5_4", "relu5_4", "pool5",
+    "flatten", "fc6", "relu6", "fc7", "relu7", "fc8", "softmax",
+)  # fmt: skip
+OUTPUTS = {
+    "conv1_1": 64, "conv1_2": 64,
+    "conv2_1": 128, "conv2_2": 128,
+    "conv3_1": 256, "conv3_2": 256, "conv3_3": 256, "conv3_4": 256,
+    "conv4_1": 512, "conv4_2": 512, "conv4_3": 512, "conv4_4": 512,
+    "conv5_1": 512, "conv5_2": 512, "conv5_3": 512, "conv5_4": 512,
+    "fc6": 4096, "fc7": 4096, "fc8": 1000,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def picture():
-    """A smooth coloured picture of another shape than the network's input."""
+    """A smooth coloured picture whose shape differs from the network's input."""
     y, x = np.mgrid[0:180, 0:250] / 40.0
     waves = [np.sin(2 * x + y), np.cos(x - 3 * y), np.sin(x * y / 3)]
     return (127.5 + 127.5 * np.stack(waves, axis=2)).astype(np.uint8)  # (180, 250, 3)
@@ -35,7 +53,7 @@ def folder(tmp_path_factory, picture):
     """A folder with the picture and a narrow weights file of each generation."""
     path = tmp_path_factory.mktemp("vgg")
     write_picture(path / "waves.png", picture)
-    write_picture(path / "turned.png", np.ascontiguousarray(picture[::-1, ::-1, ::-1]))
+    write_picture(path / "flipped.png", np.ascontiguousarray(picture[::-1, ::-1, ::-1]))
     for variant in ("beta16", "beta17+"):
         write_matconvnet(path / f"{variant}.mat", NARROW, variant)
     return path
@@ -55,7 +73,7 @@ def convolve(x, weight, bias):
     return output
 
 
-def half(x):
+def max_pool(x):
     """Return the maxima over 2x2 squares of x (H, W, C)."""
     return np.maximum.reduce([x[i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
@@ -67,7 +85,7 @@ def features(x, weights):
         outputs[name] = convolve(x, *weights[name])
         x = outputs[name.replace("conv", "relu")] = np.maximum(outputs[name], 0)
         if name in ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4"):
-            x = outputs[f"pool{name[4]}"] = half(x)
+            x = outputs[f"pool{name[4]}"] = max_pool(x)
     return outputs
 
 
@@ -93,16 +111,32 @@ def assert_close(actual, expected, name):
 # --- the network ---
 
 
-def test_the_names_of_the_layers():
+def test_the_layers_are_those_of_the_paper():
     vgg = VGG19()
     assert vgg.param_path == "imagenet-vgg-verydeep-19.mat"
-    assert len(vgg.param_layer_name) == 44
-    assert vgg.param_layer_name[0] == "conv1_1"
-    assert vgg.param_layer_name[36:38] == ("pool5", "flatten")
-    assert vgg.param_layer_name[-1] == "softmax"
+    assert vgg.param_layer_name == LAYER_NAMES
     vgg.build_model()
-    assert tuple(vgg.layers) == vgg.param_layer_name
-    assert vgg.update_layer_list == [*CONVOLUTIONS, "fc6", "fc7", "fc8"]
+    assert tuple(vgg.layers) == LAYER_NAMES
+    assert vgg.update_layer_list == list(OUTPUTS)
+    channels = 3
+    for name, outputs in OUTPUTS.items():
+        layer = vgg.layers[name]
+        if name.startswith("conv"):
+            geometry = (layer.kernel_size, layer.padding, layer.stride)
+            assert (layer.channel_in, layer.channel_out) == (channels, outputs)
+            assert geometry == (3, 1, 1)
+        else:
+            channels = 7 * 7 * 512 if name == "fc6" else channels
+            assert (layer.num_input, layer.num_output) == (channels, outputs)
+        channels = outputs
+
+
+def test_vgg16_is_one_more_line():
+    """Column D of the paper's table: three convolutions in each of the last three blocks."""
+    layers = vgg_cpu.layer_table(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)))
+    fourth = [f"{kind}{block}_4" for block in (3, 4, 5) for kind in ("conv", "relu")]
+    assert list(layers) == [name for name in LAYER_NAMES if name not in fourth]
+    assert all(layers[name] == OUTPUTS.get(name) for name in layers)
 
 
 @pytest.mark.parametrize("variant", ["beta16", "beta17+"])
@@ -123,16 +157,16 @@ def test_a_narrow_network_agrees_with_the_second_implementation(folder, variant)
     assert prob.shape == (1, 12)
     assert prob.dtype == np.float32
     by_hand = probabilities(expected["pool5"], NARROW)
-    assert 0.1 < by_hand.max() < 0.9  # the comparison below says something
+    assert 0.1 < by_hand.max() < 0.9  # otherwise the comparison below would say little
     np.testing.assert_allclose(prob[0], by_hand, rtol=1e-3, atol=1e-6)
-    np.testing.assert_array_equal(vgg.input_image, image)  # left alone
+    np.testing.assert_array_equal(vgg.input_image, image)  # not changed
 
 
 def test_the_full_width_convolutions(tmp_path, folder):
     weights = make_weights(last_layer="pool5")
     path = tmp_path / "convolutions.mat"
     write_matconvnet(path, weights, last_layer="pool5")
-    network = vgg_cpu.read_matconvnet(path, last_layer="pool5")
+    network = vgg_cpu.read_matconvnet(path, LAYER_NAMES[:37])
     path.unlink()  # 80 MB
 
     vgg = VGG19()
@@ -150,14 +184,11 @@ def test_the_full_width_convolutions(tmp_path, folder):
     assert current.dtype == np.float32
 
 
-def test_weights_can_be_drawn_instead_of_read(folder, monkeypatch):
-    monkeypatch.setattr(
-        vgg_cpu, "OUTPUTS", {name: bias.size for name, (_, bias) in NARROW.items()}
-    )
+def test_random_weights(folder):
     probs = []
     for _ in range(2):
         vgg = VGG19()
-        vgg.build_model()
+        vgg.build_model({name: bias.size for name, (_, bias) in NARROW.items()})
         vgg.init_model(std="he", rng=3)
         vgg.load_image(folder / "waves.png")
         probs.append(vgg.forward())
@@ -167,18 +198,9 @@ def test_weights_can_be_drawn_instead_of_read(folder, monkeypatch):
     assert np.abs(convolutions[0] - convolutions[1]).max() > 0
 
 
-def test_full_size_by_default():
-    vgg = VGG19()
-    vgg.build_model()
-    weight = np.zeros((512, 3, 3, 512), dtype=np.float32)
-    vgg.layers["conv5_4"].load_param(weight, weight[0, 0, 0])
-    sizes = [(vgg.layers[n].num_input, vgg.layers[n].num_output) for n in ("fc6", "fc7", "fc8")]
-    assert sizes == [(7 * 7 * 512, 4096), (4096, 4096), (4096, 1000)]
-
-
 def test_load_image_prepares_as_the_course_does(folder, picture):
     vgg = VGG19(folder / "beta16.mat")
-    np.testing.assert_allclose(vgg.image_mean, (123.68, 116.779, 103.939))  # ImageNet's, as yet
+    np.testing.assert_allclose(vgg.image_mean, (123.68, 116.779, 103.939))  # ImageNet's
     vgg.load_model()
     np.testing.assert_array_equal(vgg.image_mean, IMAGE_MEAN)
     vgg.load_image(str(folder / "waves.png"))
@@ -186,8 +208,22 @@ def test_load_image_prepares_as_the_course_does(folder, picture):
     expected = np.asarray(resized).astype(np.float32) - IMAGE_MEAN
     assert vgg.input_image.shape == (1, 3, 224, 224)
     assert vgg.input_image.dtype == np.float32
-    for channel in range(3):  # red, green, blue, not turned round
+    for channel in range(3):  # red, green, blue, in this order
         np.testing.assert_array_equal(vgg.input_image[0, channel], expected[:, :, channel])
+
+
+def test_picture_is_the_inverse_of_prepare(picture):
+    vgg = VGG19()
+    image = vgg.prepare(picture)
+    assert (image.shape, image.dtype) == ((1, 3, 180, 250), np.float32)
+    assert image[0, 2, 7, 11] == np.float32(picture[7, 11, 2]) - np.float32(103.939)
+    kept = image.copy()
+    for change in np.float32([0, 0.4, -0.4]):  # rounded to the nearest
+        np.testing.assert_array_equal(vgg.picture(image + change), picture)
+    assert (vgg.picture(image + 300) == 255).all()  # clipped
+    assert (vgg.picture(image - 300) == 0).all()
+    assert vgg.picture(image).dtype == np.uint8
+    np.testing.assert_array_equal(image, kept)
 
 
 def test_evaluate_prints_and_returns_the_best(folder, capsys):
@@ -244,15 +280,15 @@ def run(*arguments, cwd):
 def test_the_command(folder, tmp_path):
     report = tmp_path / "new" / "report.json"
     options = ["--weights", "beta16.mat", "--top", 4, "--report", report]
-    result = run("waves.png", "turned.png", *options, cwd=folder)
+    result = run("waves.png", "flipped.png", *options, cwd=folder)
     assert result.stderr == ""
     assert result.returncode == 0
     report = json.loads(report.read_text("utf-8"))
     assert report["weights"] == "beta16.mat"
     assert report["load_seconds"] > 0
-    assert report["peak_memory_bytes"] is None or report["peak_memory_bytes"] > 1e7
+    assert report["peak_memory_bytes"] > 1e7
     assert report["versions"]["numpy"] == np.__version__
-    assert [entry["image"] for entry in report["pictures"]] == ["waves.png", "turned.png"]
+    assert [entry["image"] for entry in report["pictures"]] == ["waves.png", "flipped.png"]
 
     vgg = VGG19(folder / "beta16.mat")
     vgg.load_model()
@@ -265,10 +301,10 @@ def test_the_command(folder, tmp_path):
             line = f"{best['probability']:8.4f}  {best['id']:4d}  {best['name']}"
             assert line in result.stdout.splitlines()
     first, second = ([c["id"] for c in entry["top"]] for entry in report["pictures"])
-    assert first != second  # the second picture was looked at, too
+    assert first != second  # the second picture was classified too
 
 
-def test_without_weights_the_command_says_what_to_fetch(folder, tmp_path):
+def test_without_weights_the_command_says_what_to_download(folder, tmp_path):
     result = run(folder / "waves.png", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -289,7 +325,6 @@ def test_without_weights_the_command_says_what_to_fetch(folder, tmp_path):
         (["missing.png"], "there is no picture missing.png"),
         (["beta16.mat"], "beta16.mat is not a picture of a known format"),
         (["waves.png", "--weights", "waves.png"], "weights file waves.png .* is not a MATLAB file"),
-        (["waves.png", "--report", "."], "is a folder; give the name of a file"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, arguments, message):
@@ -298,6 +333,14 @@ def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, ar
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vgg_cpu.py: error: ")
     assert re.search(message, line)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(folder, capsys):
+    arguments = [str(folder / "waves.png"), "--weights", "missing.mat", "--report", str(folder)]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"vgg_cpu.py: error: {folder} is a folder; give the name of a file\n"
 
 
 @pytest.mark.parametrize(
@@ -315,7 +358,7 @@ def test_wrong_options(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_download_goes_to_the_weights_path(tmp_path, monkeypatch, capsys):
+def test_the_weights_are_downloaded_to_the_given_path(tmp_path, monkeypatch, capsys):
     paths = []
     monkeypatch.setattr(vgg_cpu, "download_vgg19", paths.append)
     assert main(["--download", "--weights", str(tmp_path / "w.mat")]) == 0

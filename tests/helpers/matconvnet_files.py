@@ -1,4 +1,4 @@
-"""Writes weights files of the form that MatConvNet publishes, for the tests of their reader.
+"""Writes weights files like those that MatConvNet publishes, for the tests of their reader.
 
 The structure follows the published files field by field: a (1, 43) cell array of 1x1 structs,
 float32 arrays of shape (H, W, Cin, Cout), class names as strings in cell arrays.
@@ -12,17 +12,17 @@ import scipy.io
 BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
 HIDDEN = 4096
 
-# Unlike the real mean, so that a reader that does not look into the file is found out.
+# Different from the real mean, to notice a reader that does not read it from the file.
 IMAGE_MEAN = np.array([120.5, 115.25, 100.75], dtype=np.float32)
 
 
 def make_weights(divisor=1, classes=1000, seed=0, last_layer="prob"):
     """Return {name: (weight, bias)} in the file's order of axes, with `1/divisor` of the channels.
 
-    With 'pool5' as the last layer, those of the convolutions alone.
+    With 'pool5' as the last layer, only those of the convolutions.
 
-    The weights are He-normal, scaled so that a picture's 0 to 255 come out as scores of a few
-    units, and the probabilities are neither all alike nor all in one class. Biases are not 0.
+    The weights are He-normal, scaled so that pixels from 0 to 255 give scores of a few units, and
+    probabilities that are neither all equal nor all in one class. Biases are not 0.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -80,10 +80,10 @@ def write_matconvnet(
     weights : dict
     variant : {"beta16", "beta17+"}
     last_layer : str
-        The file ends with this layer; 'pool5' leaves out the fully connected ones.
+        The last layer in the file; with 'pool5' there are no fully connected layers.
     edit : callable, optional
-        Called with the dict of variables before they are written, to damage them. Its 'layers'
-        is still a list of dicts then.
+        Called with the dict of variables before they are written, to damage them. At that time,
+        its 'layers' is a list of dicts.
     compress : bool, default=False
         As MATLAB does; slow for large files.
     """
@@ -111,7 +111,7 @@ def write_matconvnet(
 
 
 def cell_row(items):
-    """Return a (1, K) MATLAB cell array, which SciPy takes from an array of objects."""
+    """Return a (1, K) MATLAB cell array: for SciPy, an array of objects."""
     cells = np.empty((1, len(items)), dtype=object)
     for i, item in enumerate(items):
         cells[0, i] = item
@@ -119,7 +119,7 @@ def cell_row(items):
 
 
 def _with_weights(name, weights, pad, variant):
-    """Return the dict of a convolution; MatConvNet's fully connected layers are such, too."""
+    """Return the dict of a convolution, or of a fully connected layer, which is one too."""
     weight, bias = weights[name]
     bias = bias.reshape((1, -1) if variant == "beta16" else (-1, 1))
     fields = {
@@ -131,7 +131,7 @@ def _with_weights(name, weights, pad, variant):
     }
     if variant == "beta16":
         return fields
-    # the same in another order, with fields that the older generation lacks
+    # the same in a different order, with fields that the older generation does not have
     size = [[float(length) for length in weight.shape]]
     extra = {"size": size, "dilate": [[1.0, 1.0]], "opts": cell_row([]), "precious": False}
     return {key: fields[key] for key in ("name", "type", "weights", "pad", "stride")} | extra
