@@ -30,7 +30,7 @@ CHARTS = {"wide": (8.5, 3.8), "narrow": (3.8, 3.8)}  # inches; the page shows th
 
 
 def write_html(path, report, content, styles, frames, result):
-    """Write the page.
+    """Write the page, or raise `InputError` if the file cannot be written.
 
     Parameters
     ----------
@@ -45,26 +45,20 @@ def write_html(path, report, content, styles, frames, result):
     styles : list of ndarray of shape (H, W, 3)
     frames : list of (int, ndarray of shape (h, w, 3))
         Step and picture; at most 30, evenly spaced, are shown. May be empty.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: few runs need it
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["data_uri"] = _data_uri
+    count = len(report["steps"])
+    steps = "1 step" if count == 1 else f"{count:,} steps"
+    summary = [f"{_size(report['size'])} pixels", steps, _duration(report["seconds"])]
     shown = shrunk(result, LARGE)
+    options = {name.replace("_", "-"): _value(value) for name, value in report["options"].items()}
     sources = [("content", content), *captioned_styles(styles)]
     page = environment.get_template("page.html").render(
-        summary=[f"{_size(report['size'])} pixels", _steps(report), _duration(report["seconds"])],
+        summary=summary,
         result=shown,
         content=resize_picture(content, *shown.shape[:2], "lanczos"),
         sources=[(name, _size(full.shape), shrunk(full, SMALL)) for name, full in sources],
@@ -72,7 +66,7 @@ def write_html(path, report, content, styles, frames, result):
         charts={name: _chart(report, size) for name, size in CHARTS.items()},
         losses=_losses(report),
         command=report["command"],
-        tables={"Run": _run_facts(report), "Options": _option_facts(report["options"])},
+        tables={"Run": _run_facts(report), "Options": options},
     )
     with atomic_path(path, "the report") as temporary:
         # A file name that is not valid text (surrogates in Python) gets question marks.
@@ -99,12 +93,10 @@ def _chart(report, size):
 
 def _losses(report):
     """Return a line of text for every step: the losses with four digits."""
-    losses, lines = loss_series(report), []
-    for step, values in enumerate(zip(*losses.values(), strict=True), 1):
-        named = zip(losses, values, strict=True)
-        parts = [f"{name}\N{NO-BREAK SPACE}{value:.4g}" for name, value in named]
-        lines.append(" · ".join([f"step {step}", *parts]))
-    return lines
+    losses = loss_series(report).items()
+    columns = [[f"{name}\N{NO-BREAK SPACE}{v:.4g}" for v in values] for name, values in losses]
+    rows = enumerate(zip(*columns, strict=True), 1)
+    return [" · ".join([f"step {step}", *row]) for step, row in rows]
 
 
 def _run_facts(report):
@@ -122,10 +114,6 @@ def _run_facts(report):
     }
 
 
-def _option_facts(options):
-    return {name.replace("_", "-"): _value(value) for name, value in options.items()}
-
-
 def _value(value):
     """Return the value of an option in words."""
     if isinstance(value, dict):
@@ -141,11 +129,6 @@ def _value(value):
 
 def _size(shape):
     return f"{shape[1]}×{shape[0]}"
-
-
-def _steps(report):
-    count = len(report["steps"])
-    return f"{count:,} step" + ("" if count == 1 else "s")
 
 
 def _duration(seconds):

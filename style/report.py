@@ -22,7 +22,7 @@ REPORT_EXTENSIONS = (".json", ".html")
 FRAME_MS = 80  # 12.5 frames a second; the unit of GIF is 10 ms
 HOLD_MS = 2000  # how long an animation shows the result
 FRAME_SIDE = 480  # pixels: longest side of the frames of an animation
-PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; k-means on all takes minutes
+PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; ten times as many take 11 s
 
 # Sizes in a contact sheet, in pixels.
 SHEET_WIDTH = 1600
@@ -35,12 +35,8 @@ PAPER, INK = (255, 255, 255), (51, 51, 51)
 # The losses have colours that colour-blind readers can tell apart (M. Okabe and K. Ito, "Color
 # Universal Design", 2008), and line styles for prints in grey.
 PLOT_COLORS = {
-    "total": "#000000",
-    "content": "#0072b2",
-    "style": "#d55e00",
-    "tv": "#009e73",
-    "grid": "#e0e0e0",
-    "scale": "#666666",
+    "total": "#000000", "content": "#0072b2", "style": "#d55e00", "tv": "#009e73",
+    "grid": "#e0e0e0", "scale": "#666666",
 }
 LINE_STYLES = {"total": "-", "content": "--", "style": "-.", "tv": ":"}
 
@@ -78,9 +74,7 @@ def write_animation(path, frames, result):
         pictures = _with_256_colours(pictures)
     with atomic_path(path, "the animation") as temporary:
         pictures[0].save(
-            temporary,
-            save_all=True,
-            append_images=pictures[1:],
+            temporary, save_all=True, append_images=pictures[1:],
             duration=[FRAME_MS] * len(frames) + [HOLD_MS],
             loop=0,  # without end
             quality=85,  # of WebP; GIF ignores it
@@ -118,36 +112,29 @@ def write_contact_sheet(path, content, styles, frames, result):
 
 
 def plot_losses(path, report):
-    """Plot the losses as `draw_losses` does. The same report gives the same bytes on every day.
+    """Plot the weighted losses by step on a logarithmic axis, with a line where a scale begins.
+
+    A logarithmic axis cannot show a loss of 0 (a weight of 0 gives one); it is left out. The same
+    report gives the same bytes on every day.
 
     Parameters
     ----------
     path : str or Path
         Ends in .png, .svg or .pdf.
     report : dict
-        See `draw_losses`.
+        Uses "steps" (one dict for each step, with the losses "content", "style" and "tv") and
+        "scales" (dicts with "height", "width" and "steps", from coarse to fine).
     """
     check_plot_path(path)
     with atomic_path(path, "the plot") as temporary:
         draw_losses(temporary, Path(path).suffix[1:].lower(), report, size=(9, 5))
 
 
+# --- shared with the page ---
+
+
 def draw_losses(file, file_format, report, size, transparent=False):
-    """Draw the weighted losses by step on a logarithmic axis, with a line where a scale begins.
-
-    A logarithmic axis cannot show a loss of 0 (a weight of 0 gives one); it is left out.
-
-    Parameters
-    ----------
-    file : str, Path or binary file
-    file_format : {"png", "svg", "pdf"}
-    report : dict
-        Uses "steps" (one dict for each step, with the losses "content", "style" and "tv") and
-        "scales" (dicts with "height", "width" and "steps", from coarse to fine).
-    size : (width, height)
-        Inches.
-    transparent : bool, default=False
-        Whether the figure has no background.
+    """Draw the plot of `plot_losses`, `size` = (width, height) inches, to a path or binary file.
 
     Returns
     -------
@@ -158,26 +145,22 @@ def draw_losses(file, file_format, report, size, transparent=False):
     import matplotlib
     from matplotlib.figure import Figure
 
-    no_date = {
-        "png": {},
-        "svg": dict.fromkeys(["Date", "Creator", "Format", "Type"]),  # no metadata at all
-        "pdf": {"CreationDate": None},
+    settings = {
+        "font.size": 10, "grid.color": PLOT_COLORS["grid"], "grid.linewidth": 0.6,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "legend.frameon": False, "legend.columnspacing": 1.5, "legend.markerscale": 0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": f"losses {size}",  # ids that are always the same, but differ between sizes
     }
-    # The salt makes the names inside an SVG the same every time, but different for every size.
-    settings = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": f"losses {size}"}
+    no_metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])  # the date differs
+    metadata = {"svg": no_metadata, "pdf": {"CreationDate": None}}.get(file_format)
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
+        axes = figure.add_subplot(xlabel="step")
         _draw_scales(axes, report, points=72 * size[0])
-        _draw_curves(axes, report)
-        figure.savefig(
-            file, format=file_format, metadata=no_date[file_format], transparent=transparent
-        )
+        _draw_curves(axes, loss_series(report))
+        figure.savefig(file, format=file_format, metadata=metadata, transparent=transparent)
     return axes.get_position().bounds
-
-
-# --- shared with the page ---
 
 
 def captioned_styles(styles):
@@ -189,10 +172,9 @@ def captioned_styles(styles):
 
 def frames_and_result(frames, result):
     """Return (caption, picture) of every frame and of the result, all of the frames' size."""
-    if frames:
-        last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
-    else:
-        last = shrunk(result, FRAME_SIDE)
+    if not frames:
+        return [("result", shrunk(result, FRAME_SIDE))]
+    last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
     return [*((f"step {step}", picture) for step, picture in frames), ("result", last)]
 
 
@@ -208,10 +190,6 @@ def loss_series(report):
     parts = {name: np.array([step[name] for step in report["steps"]], float) for name in names}
     return {"total": sum(parts.values()), **parts}
 
-
-# --- the rest of this module ---
-
-
 def _check_extension(path, known, what):
     suffix = Path(path).suffix
     if suffix.lower() not in known:
@@ -223,63 +201,54 @@ def _draw_scales(axes, report, points):
     """Draw a line where a scale begins; write its size above it. `points`: width of the figure."""
     count = max(1, len(report["steps"]))
     axes.set_xlim(0.5, count + 0.5)  # every step has a column of its own
-    begin = 0
+    end, color = 0, PLOT_COLORS["scale"]
     for scale in report["scales"]:
-        end = min(begin + scale["steps"], count)
+        begin, end = end, min(end + scale["steps"], count)
         if end > begin:  # else the run was stopped before
-            axes.axvline(begin + 0.5, color=PLOT_COLORS["scale"], linewidth=0.6, zorder=0)
-            label = f"{scale['width']}×{scale['height']}"
-            if (end - begin) / count * points > 8 * len(label):  # enough room
-                axes.text(
-                    (begin + end + 1) / 2, 1.01, label, color=PLOT_COLORS["scale"],
-                    transform=axes.get_xaxis_transform(), ha="center", va="bottom",
-                )
-        begin = end
+            axes.axvline(begin + 0.5, color=color, linewidth=0.6, zorder=0)
+        label = f"{scale['width']}×{scale['height']}"
+        if (end - begin) / count * points > 8 * len(label):  # enough room
+            middle, above = (begin + end + 1) / 2, axes.get_xaxis_transform()
+            axes.text(middle, 1.01, label, color=color, transform=above, ha="center", va="bottom")
 
 
-def _draw_curves(axes, report):
+def _draw_curves(axes, losses):
     """Draw every loss that is above 0 somewhere, on axes with round numbers."""
     from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 
-    axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     drawn = []
-    for name, values in loss_series(report).items():
+    for name, values in losses.items():
         values = np.where((values > 0) & np.isfinite(values), values, np.nan)  # NaN: a gap
-        if not np.isnan(values).all():
-            drawn.append(values)
-            gaps = np.isnan(np.pad(values, 1, constant_values=np.nan))
-            alone = np.flatnonzero(~gaps[1:-1] & gaps[:-2] & gaps[2:])  # no line would show these
-            axes.plot(
-                np.arange(1, len(values) + 1), values, LINE_STYLES[name], label=name,
-                color=PLOT_COLORS[name], linewidth=2 if name == "total" else 1.5,
-                marker="o", markevery=alone,
-            )
+        if np.isnan(values).all():
+            continue
+        drawn.append(values)
+        gaps = np.isnan(np.pad(values, 1, constant_values=np.nan))
+        alone = np.flatnonzero(~gaps[1:-1] & gaps[:-2] & gaps[2:])  # these need a dot
+        axes.plot(
+            np.arange(1, len(values) + 1), values, LINE_STYLES[name], marker="o", markevery=alone,
+            label=name, color=PLOT_COLORS[name], linewidth=2 if name == "total" else 1.5,
+        )
     if not drawn:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no loss above 0", transform=axes.transAxes, ha="center")
         return
     low, high = np.nanmin(np.log10(drawn)), np.nanmax(np.log10(drawn))
     room = max(0.04 * (high - low), (1 - (high - low)) / 2)  # show one power of ten at least
-    axes.set_yscale("log")
-    axes.set_ylim(10 ** (low - room), 10 ** (high + room))
-    axes.set_ylabel("weighted loss")
-    axes.grid(axis="y", color=PLOT_COLORS["grid"], linewidth=0.6)
+    axes.set(yscale="log", ylim=(10 ** (low - room), 10 ** (high + room)), ylabel="weighted loss")
+    axes.grid(axis="y")
     digits = (1, 2, 5) if high - low < 3 else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=digits, numticks=12))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
-    axes.figure.legend(
-        loc="outside lower center", ncols=len(drawn), frameon=False, markerscale=0,
-        columnspacing=1.5,
-    )
+    axes.figure.legend(loc="outside lower center", ncols=len(drawn))
 
 
 def _with_256_colours(pictures):
     """Reduce Pillow images to the 256 colours that a GIF has, one palette for all of them.
 
-    With a palette for each frame, still areas would flicker. Without dithering (Floyd-Steinberg),
-    smooth areas would show bands.
+    With a palette for each frame, still areas would flicker. Without dithering, smooth areas would
+    show bands.
     """
     pixels = np.concatenate([np.reshape(image, (-1, 3)) for image in choose_evenly(pictures, 24)])
     sample = pixels[:: max(1, len(pixels) // PALETTE_SAMPLE)]
@@ -314,8 +283,8 @@ def _cell(caption, picture, height):
     """Return the picture at this height, with its caption below, as a Pillow image."""
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
     font = ImageFont.load_default(CAPTION)
-    caption_width = int(np.ceil(font.getlength(caption)))
-    cell = Image.new("RGB", (max(width, caption_width), height + 2 * CAPTION), PAPER)
+    cell_width = max(width, int(np.ceil(font.getlength(caption))))
+    cell = Image.new("RGB", (cell_width, height + 2 * CAPTION), PAPER)
     scaled = Image.fromarray(resize_picture(picture, height, width, "lanczos"))
     cell.paste(scaled, ((cell.width - width) // 2, 0))
     middle = (cell.width // 2, height + CAPTION // 2)
