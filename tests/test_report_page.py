@@ -40,6 +40,7 @@ def made_report(losses):
             "style": ["a <i>.jpg", "b.jpg"],
             "style_weight": 40.0,
             "resume": None,
+            "report": [],
             "preserve_color": False,
             "layers": {"relu1_1": 0.5},
         },
@@ -136,6 +137,7 @@ def test_the_page_states_all_facts_and_escapes_them(write):
         "style": "a <i>.jpg, b.jpg",
         "style-weight": "40",
         "resume": "–",
+        "report": "–",
         "preserve-color": "no",
         "layers": "relu1_1: 0.5",
     }
@@ -198,6 +200,7 @@ def test_every_step_has_a_line_with_its_losses(write):
         "step 2 · total 1.235e+05 · content 1e-09 · style 1.235e+05 · tv 2",
         "step 3 · total nan · content nan · style 1 · tv 0",
     ]
+    assert f'<output id="at-step">{lines[-1]}</output>' in source
 
 
 @pytest.mark.parametrize("losses", [[], [(0, 0, 0)], [(1, 0, 0)], [(float("nan"), 0, 0)]])
