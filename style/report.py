@@ -1,8 +1,9 @@
-"""What shows the way to a picture: an animation, a contact sheet, and a plot of the losses.
+"""Files about a style transfer: an animation, a contact sheet, and a plot of the losses.
 
-All of them take plain data. Pictures are uint8 arrays of shape (H, W, 3) in sRGB. The *frames* are
-a list of (step, picture), all of one size and of the aspect of the result. The *report* is the dict
-that the style transfer also writes as JSON. `report_page.py` makes an HTML page of it all.
+All functions take plain data. Pictures are uint8 arrays of shape (H, W, 3) in sRGB. *frames* is a
+list of (step, picture), all of one size and of the same aspect as the result. *report* is the dict
+that the program also writes as JSON. `page.py` shows all of it in one HTML page. Every function
+that writes raises `InputError` if the extension is unknown or the file cannot be written.
 """
 
 from pathlib import Path
@@ -18,27 +19,26 @@ ANIMATION_EXTENSIONS = (".gif", ".webp")
 PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
 REPORT_EXTENSIONS = (".json", ".html")
 
-FRAME_MS = 80  # 12.5 frames a second; GIF counts in hundredths of a second
+FRAME_MS = 80  # 12.5 frames a second; the unit of GIF is 10 ms
 HOLD_MS = 2000  # how long an animation shows the result
 FRAME_SIDE = 480  # pixels: longest side of the frames of an animation
-PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; ten times as many take a minute
+PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; ten times as many take 11 s
 
-# A contact sheet's sizes, in pixels.
+# Sizes in a contact sheet, in pixels.
 SHEET_WIDTH = 1600
-SOURCES_BOX = (900, 520)  # height of all rows of content, styles and result; of one row at most
-FRAMES_BOX = (640, 300)  # the same for the rows of frames
+SOURCES_BOX = (900, 520)  # content, styles and result: height of all rows, and of one row
+FRAMES_BOX = (640, 300)  # the same for the frames
 SHEET_FRAMES = 8
 MARGIN, GAP, CAPTION = 40, 24, 22
 PAPER, INK = (255, 255, 255), (51, 51, 51)
 
-# Colours that people with any kind of colour vision tell apart (M. Okabe and K. Ito, "Color
-# Universal Design", 2008), and line styles for those who print in grey.
-LOSS_LINES = {
-    "total": ("#000000", "-"),
-    "content": ("#0072B2", "--"),
-    "style": ("#D55E00", "-."),
-    "tv": ("#009E73", ":"),
+# The losses have colours that colour-blind readers can tell apart (M. Okabe and K. Ito, "Color
+# Universal Design", 2008), and line styles for prints in grey.
+PLOT_COLORS = {
+    "total": "#000000", "content": "#0072b2", "style": "#d55e00", "tv": "#009e73",
+    "grid": "#e0e0e0", "scale": "#666666",
 }
+LINE_STYLES = {"total": "-", "content": "--", "style": "-.", "tv": ":"}
 
 
 def check_animation_path(path):
@@ -57,44 +57,32 @@ def check_report_path(path):
 
 
 def write_animation(path, frames, result):
-    """Write the frames, then the result held for two seconds, as an animation that loops.
+    """Write an animation that loops: the frames, then the result for two seconds.
 
     Parameters
     ----------
     path : str or Path
         Ends in .gif or .webp.
     frames : list of (int, ndarray of shape (h, w, 3))
-        May be empty: then the result stands alone.
+        If empty, the animation is the result alone.
     result : ndarray of shape (H, W, 3)
-        Is shrunk to the size of the frames.
-
-    Raises
-    ------
-    InputError
-        If the extension is another or the file cannot be written.
+        Is resized to the size of the frames.
     """
-    import imageio.v3 as imageio  # here, because most runs make no animation
-
     check_animation_path(path)
-    extension = Path(path).suffix.lower()
-    pictures = [picture for _, picture in way_there(frames, result)]
-    if extension == ".gif":
+    pictures = [Image.fromarray(picture) for _, picture in frames_and_result(frames, result)]
+    if Path(path).suffix.lower() == ".gif":
         pictures = _with_256_colours(pictures)
-    durations = [FRAME_MS] * (len(pictures) - 1) + [HOLD_MS]
     with atomic_path(path, "the animation") as temporary:
-        imageio.imwrite(
-            temporary,
-            pictures,
-            plugin="pillow",
-            extension=extension,
-            duration=durations if len(durations) > 1 else HOLD_MS,
-            loop=0,  # for ever
-            quality=85,  # WebP; GIF has no such thing
+        pictures[0].save(
+            temporary, save_all=True, append_images=pictures[1:],
+            duration=[FRAME_MS] * len(frames) + [HOLD_MS],
+            loop=0,  # without end
+            quality=85,  # of WebP; GIF ignores it
         )
 
 
 def write_contact_sheet(path, content, styles, frames, result):
-    """Write one picture of content, styles and result, and below them up to 8 of the frames.
+    """Write one picture that shows content, styles and result, and below them up to 8 frames.
 
     Parameters
     ----------
@@ -104,17 +92,12 @@ def write_contact_sheet(path, content, styles, frames, result):
     styles : list of ndarray of shape (H, W, 3)
     frames : list of (int, ndarray of shape (h, w, 3))
         May be empty.
-
-    Raises
-    ------
-    InputError
-        If the extension is not known or the file cannot be written.
     """
-    sources = [("content", content), *style_captions(styles), ("result", result)]
-    chosen = [(f"step {step}", picture) for step, picture in evenly(frames, SHEET_FRAMES)]
+    sources = [("content", content), *captioned_styles(styles), ("result", result)]
+    chosen = [(f"step {step}", picture) for step, picture in choose_evenly(frames, SHEET_FRAMES)]
     rows = _rows(sources, *SOURCES_BOX) + _rows(chosen, *FRAMES_BOX)
     row_widths = [sum(cell.width for cell in row) + GAP * (len(row) - 1) for row in rows]
-    row_heights = [max(cell.height for cell in row) for row in rows]
+    row_heights = [row[0].height for row in rows]
     width = 2 * MARGIN + max(row_widths)
     height = 2 * MARGIN + sum(row_heights) + GAP * (len(rows) - 1)
     sheet = Image.new("RGB", (width, height), PAPER)
@@ -131,154 +114,81 @@ def write_contact_sheet(path, content, styles, frames, result):
 def plot_losses(path, report):
     """Plot the weighted losses by step on a logarithmic axis, with a line where a scale begins.
 
-    Losses of exactly 0 (a weight of 0 makes them) have no place on such an axis and are left out.
-    The same report makes the same bytes, on any day.
+    A logarithmic axis cannot show a loss of 0 (a weight of 0 gives one); it is left out. The same
+    report gives the same bytes on every day.
 
     Parameters
     ----------
     path : str or Path
         Ends in .png, .svg or .pdf.
     report : dict
-        Read are "steps" (dicts of the losses "content", "style", "tv", one a step) and "scales"
-        (dicts of "height", "width", "steps", from coarse to fine).
-
-    Raises
-    ------
-    InputError
-        If the extension is another or the file cannot be written.
+        Uses "steps" (one dict for each step, with the losses "content", "style" and "tv") and
+        "scales" (dicts with "height", "width" and "steps", from coarse to fine).
     """
-    # Slow to import, and few runs plot. Figure is used without pyplot, which keeps global state.
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-
     check_plot_path(path)
-    losses = loss_series(report)
-    count = len(report["steps"])
-    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    for name, values in losses.items():
-        color, dashes = LOSS_LINES[name]
-        axes.plot(
-            np.arange(1, count + 1),
-            values,
-            dashes,
-            color=color,
-            linewidth=2 if name == "total" else 1.6,
-            marker="o" if count == 1 else None,
-            label=name,
-        )
-    for start, left, row, label in scale_labels(report, width=0.12):
-        axes.axvline(start * count + 0.5, color="#999999", linewidth=0.7, zorder=0)
-        y = 1.01 + 0.045 * row
-        axes.text(left, y, label, transform=axes.transAxes, fontsize=9, color="#555555")
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if losses:
-        axes.set_yscale("log")
-        axes.set_ylim(*log_limits(losses))
-        axes.set_ylabel("weighted loss (no unit, logarithmic)")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    else:
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "no loss above 0", transform=axes.transAxes, ha="center")
-    axes.set_xlim(0.5, max(count, 1) + 0.5)
-    # What would differ from day to day: the date, and the random names inside an SVG.
-    extension = Path(path).suffix.lower()
-    dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with (
-        matplotlib.rc_context({"svg.hashsalt": "losses"}),
-        atomic_path(path, "the plot") as temporary,
-    ):
-        figure.savefig(temporary, format=extension[1:], metadata=dates[extension])
+    with atomic_path(path, "the plot") as temporary:
+        draw_losses(temporary, Path(path).suffix[1:].lower(), report, size=(9, 5))
 
 
 # --- shared with the page ---
 
 
-def style_captions(styles):
-    """Return [("style", picture)], or "style 1", "style 2" and so on where there are several."""
+def draw_losses(file, file_format, report, size, transparent=False):
+    """Draw the plot of `plot_losses`, `size` = (width, height) inches, to a path or binary file.
+
+    Returns
+    -------
+    (left, bottom, width, height)
+        Position of the axes, as fractions of the figure.
+    """
+    # Importing Matplotlib is slow and few runs plot. Figure needs no pyplot, which is global state.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings = {
+        "font.size": 10, "grid.color": PLOT_COLORS["grid"], "grid.linewidth": 0.6,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "legend.frameon": False, "legend.columnspacing": 1.5, "legend.markerscale": 0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": f"losses {size}",  # ids that are always the same, but differ between sizes
+    }
+    no_metadata = dict.fromkeys(["Date", "Creator", "Format", "Type"])  # the date differs
+    metadata = {"svg": no_metadata, "pdf": {"CreationDate": None}}.get(file_format)
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        axes = figure.add_subplot(xlabel="step")
+        _draw_scales(axes, report, points=72 * size[0])
+        _draw_curves(axes, loss_series(report))
+        figure.savefig(file, format=file_format, metadata=metadata, transparent=transparent)
+    return axes.get_position().bounds
+
+
+def captioned_styles(styles):
+    """Return [("style", picture)], or "style 1", "style 2" and so on if there are several."""
     if len(styles) == 1:
         return [("style", styles[0])]
     return [(f"style {i}", style) for i, style in enumerate(styles, 1)]
 
 
-def way_there(frames, result):
+def frames_and_result(frames, result):
     """Return (caption, picture) of every frame and of the result, all of the frames' size."""
-    if frames:
-        last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
-    else:
-        last = shrunk(result, FRAME_SIDE)
+    if not frames:
+        return [("result", shrunk(result, FRAME_SIDE))]
+    last = resize_picture(result, *frames[0][1].shape[:2], "lanczos")
     return [*((f"step {step}", picture) for step, picture in frames), ("result", last)]
 
 
-def evenly(items, most):
-    """Return at most `most` of the items, evenly chosen, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+def choose_evenly(items, most):
+    """Return at most `most` of the items, evenly spaced, with the first and the last."""
+    indices = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[i] for i in indices]
 
 
 def loss_series(report):
-    """Return the losses to be drawn: {name: values}, NaN in place of what a log axis cannot show.
-
-    The name "total" (the sum of the others) comes first. Losses that are never above 0 are missing.
-    """
-    names = [name for name in LOSS_LINES if name != "total"]
-    table = np.array([[step[name] for name in names] for step in report["steps"]], dtype=float)
-    table = table.reshape(-1, len(names))  # (steps, 3), also if there was no step
-    series = dict(zip(["total", *names], [table.sum(axis=1), *table.T], strict=True))
-    drawable = {
-        name: np.where((values > 0) & np.isfinite(values), values, np.nan)
-        for name, values in series.items()
-    }
-    return {name: values for name, values in drawable.items() if not np.isnan(values).all()}
-
-
-def log_limits(losses):
-    """Return the ends of a logarithmic axis that holds all losses, and a decade at least."""
-    values = np.log10(np.concatenate(list(losses.values())))
-    low, high = np.nanmin(values), np.nanmax(values)
-    pad = max(0.04 * (high - low), (1 - (high - low)) / 2)
-    return 10 ** (low - pad), 10 ** (high + pad)
-
-
-def scale_labels(report, width):
-    """Place a label above a plot of the losses for every scale that was begun.
-
-    Parameters
-    ----------
-    report : dict
-    width : float
-        Width of a label, as a share of the width of the plot.
-
-    Returns
-    -------
-    list of (start, left, row, label)
-        Where the scale begins and where its label does, as shares of the plot's width; the row of
-        the label (0 is the lowest), so that no two overlap; and the label, such as "400×267".
-    """
-    count = len(report["steps"])
-    labels, ends, done = [], [], 0  # ends: where the last label of each row ends
-    for scale in report["scales"]:
-        if done >= max(count, 1):
-            break  # the run was stopped before
-        start = done / max(count, 1)
-        left = min(start, 1 - width)
-        row = next((i for i, end in enumerate(ends) if end <= left), len(ends))
-        ends[row : row + 1] = [left + width]
-        labels.append((start, left, row, f"{scale['width']}×{scale['height']}"))
-        done += scale["steps"]
-    return labels
-
-
-# --- the rest of this module ---
-
+    """Return the weighted losses as {name: one value a step}; the first is "total", their sum."""
+    names = [name for name in LINE_STYLES if name != "total"]
+    parts = {name: np.array([step[name] for step in report["steps"]], float) for name in names}
+    return {"total": sum(parts.values()), **parts}
 
 def _check_extension(path, known, what):
     suffix = Path(path).suffix
@@ -287,33 +197,75 @@ def _check_extension(path, known, what):
         raise InputError(f"cannot write the {what} {path} with {asked}; use {' or '.join(known)}")
 
 
-def _with_256_colours(pictures):
-    """Reduce pictures to the 256 colours a GIF frame can have, chosen by k-means for all together.
+def _draw_scales(axes, report, points):
+    """Draw a line where a scale begins; write its size above it. `points`: width of the figure."""
+    count = max(1, len(report["steps"]))
+    axes.set_xlim(0.5, count + 0.5)  # every step has a column of its own
+    end, color = 0, PLOT_COLORS["scale"]
+    for scale in report["scales"]:
+        begin, end = end, min(end + scale["steps"], count)
+        if end > begin:  # else the run was stopped before
+            axes.axvline(begin + 0.5, color=color, linewidth=0.6, zorder=0)
+        label = f"{scale['width']}×{scale['height']}"
+        if (end - begin) / count * points > 8 * len(label):  # enough room
+            middle, above = (begin + end + 1) / 2, axes.get_xaxis_transform()
+            axes.text(middle, 1.01, label, color=color, transform=above, ha="center", va="bottom")
 
-    One palette for all frames: with one for each, what stands still would flicker. Floyd-Steinberg
-    dithering: without it, smooth skies turn into bands.
+
+def _draw_curves(axes, losses):
+    """Draw every loss that is above 0 somewhere, on axes with round numbers."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    drawn = []
+    for name, values in losses.items():
+        values = np.where((values > 0) & np.isfinite(values), values, np.nan)  # NaN: a gap
+        if np.isnan(values).all():
+            continue
+        drawn.append(values)
+        gaps = np.isnan(np.pad(values, 1, constant_values=np.nan))
+        alone = np.flatnonzero(~gaps[1:-1] & gaps[:-2] & gaps[2:])  # these need a dot
+        axes.plot(
+            np.arange(1, len(values) + 1), values, LINE_STYLES[name], marker="o", markevery=alone,
+            label=name, color=PLOT_COLORS[name], linewidth=2 if name == "total" else 1.5,
+        )
+    if not drawn:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no loss above 0", transform=axes.transAxes, ha="center")
+        return
+    low, high = np.nanmin(np.log10(drawn)), np.nanmax(np.log10(drawn))
+    room = max(0.04 * (high - low), (1 - (high - low)) / 2)  # show one power of ten at least
+    axes.set(yscale="log", ylim=(10 ** (low - room), 10 ** (high + room)), ylabel="weighted loss")
+    axes.grid(axis="y")
+    digits = (1, 2, 5) if high - low < 3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=digits, numticks=12))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.minorticks_off()
+    axes.figure.legend(loc="outside lower center", ncols=len(drawn))
+
+
+def _with_256_colours(pictures):
+    """Reduce Pillow images to the 256 colours that a GIF has, one palette for all of them.
+
+    With a palette for each frame, still areas would flicker. Without dithering, smooth areas would
+    show bands.
     """
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in evenly(pictures, 24)])
+    pixels = np.concatenate([np.reshape(image, (-1, 3)) for image in choose_evenly(pictures, 24)])
     sample = pixels[:: max(1, len(pixels) // PALETTE_SAMPLE)]
-    palette = Image.fromarray(sample[np.newaxis]).quantize(  # (N, 3) -> a picture of one row
+    palette = Image.fromarray(sample[np.newaxis]).quantize(  # (N, 3) -> (1, N, 3)
         256, method=Image.Quantize.MAXCOVERAGE, kmeans=1
     )
     dither = Image.Dither.FLOYDSTEINBERG
-    return [
-        np.array(Image.fromarray(picture).quantize(palette=palette, dither=dither).convert("RGB"))
-        for picture in pictures
-    ]
+    return [image.quantize(palette=palette, dither=dither) for image in pictures]
 
 
 def _rows(captioned, box_height, row_height):
-    """Lay pictures out in rows of one height, as large as they fit; return rows of Pillow images.
+    """Arrange pictures in rows of one height; return rows of Pillow images.
 
-    More rows make room for wide pictures, fewer for high ones. Every number of rows is tried; one
-    more must pay with pictures larger by a third.
+    A few rows suit tall pictures, many rows suit wide ones. Every number of rows is tried, and
+    one more row is used only if the pictures become larger by a third.
     """
-    if not captioned:
-        return []
-    best_height, best_rows = 0, None
+    best_height, best_rows = 0, []
     for count in range(1, len(captioned) + 1):
         each = -(-len(captioned) // count)  # rounded up
         rows = [captioned[i : i + each] for i in range(0, len(captioned), each)]
@@ -331,8 +283,8 @@ def _cell(caption, picture, height):
     """Return the picture at this height, with its caption below, as a Pillow image."""
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
     font = ImageFont.load_default(CAPTION)
-    caption_width = int(np.ceil(font.getlength(caption)))
-    cell = Image.new("RGB", (max(width, caption_width), height + 2 * CAPTION), PAPER)
+    cell_width = max(width, int(np.ceil(font.getlength(caption))))
+    cell = Image.new("RGB", (cell_width, height + 2 * CAPTION), PAPER)
     scaled = Image.fromarray(resize_picture(picture, height, width, "lanczos"))
     cell.paste(scaled, ((cell.width - width) // 2, 0))
     middle = (cell.width // 2, height + CAPTION // 2)

@@ -1,4 +1,4 @@
-"""The HTML report: what is in it, and what headless Chromium makes of it."""
+"""The HTML report: its source, and how it behaves in headless Chromium."""
 
 import base64
 import html
@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from style.page import _log_ticks, _step_ticks, write_html
+from style.page import write_html
 from support.command import InputError
 from support.pictures import read_picture, resize_picture
 
-NASTY = """python x.py --content 'a <b>"é"</b> & $title ${x} 画.jpg' --style '</script><!--'"""
+NASTY = """python x.py --content 'a <b>"é"</b> & {{ 7 * 7 }} {% x 画.jpg' --style '</script><!--'"""
 RED, GREEN, YELLOW = (200, 30, 30), (30, 160, 30), (230, 210, 30)
 STYLE_PICTURE = Path(__file__).parents[1] / "picture" / "style.jpg"
 
@@ -32,7 +32,7 @@ def plain(height, width, color):
 
 
 def made_report(losses):
-    """Return a report of as many steps as there are (content, style, tv) losses."""
+    """Return a report with one step for each (content, style, tv)."""
     names = ("content", "style", "tv")
     return {
         "command": NASTY,
@@ -40,6 +40,7 @@ def made_report(losses):
             "style": ["a <i>.jpg", "b.jpg"],
             "style_weight": 40.0,
             "resume": None,
+            "report": [],
             "preserve_color": False,
             "layers": {"relu1_1": 0.5},
         },
@@ -61,7 +62,7 @@ LOSSES = [(3, 8, 0.5), (2, 4, 0.5), (2, 2, 0), (2, 5, 0.2), (2, 3, 0.125)]
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a page, by default one with everything, and return its path."""
+    """Return a function that writes a page, by default with everything, and returns its path."""
 
     def write(losses=LOSSES, frames=FRAMES, styles=2, **changes):
         path = tmp_path / "report.html"
@@ -74,7 +75,7 @@ def write(tmp_path):
 
 
 class Page(HTMLParser):
-    """Everything a test asks of a page's source."""
+    """The tags and texts of a page; asserts that every tag is closed."""
 
     VOID = ("meta", "link", "img", "input", "br")
 
@@ -118,7 +119,7 @@ def picture_in(uri):
 # --- the source ---
 
 
-def test_the_page_says_all_facts_and_escapes_them(write):
+def test_the_page_states_all_facts_and_escapes_them(write):
     source = write().read_text("utf-8")
     page = parsed(write())
     assert page.texts["code"] == [NASTY]
@@ -136,6 +137,7 @@ def test_the_page_says_all_facts_and_escapes_them(write):
         "style": "a <i>.jpg, b.jpg",
         "style-weight": "40",
         "resume": "–",
+        "report": "–",
         "preserve-color": "no",
         "layers": "relu1_1: 0.5",
     }
@@ -148,10 +150,18 @@ def test_the_page_refers_to_nothing_outside(write):
     for tag, attributes in parsed(write()).tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), f"<{tag}> has an inline {name}"
-            if name in ("src", "href", "srcset", "data", "action", "poster"):
-                assert value.startswith("data:"), f"<{tag} {name}={value[:40]}>"
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                assert value.startswith(("data:", "#")), f"<{tag} {name}={value[:40]}>"
+    source = re.sub(r'xmlns(:\w+)?="[^"]*"', "", source)  # names, which nothing loads
     assert "http:" not in source and "https:" not in source and "@import" not in source
-    assert "url(" not in source and "default-src 'none'" in source
+    assert set(re.findall(r"url\(.", source)) <= {"url(#"} and "default-src 'none'" in source
+
+
+def test_the_same_report_gives_the_same_page_with_unique_ids(write):
+    source = write().read_text("utf-8")
+    assert write().read_text("utf-8") == source
+    ids = [attributes["id"] for _, attributes in parsed(write()).tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 10
 
 
 def test_every_picture_is_there_with_its_alternative_text(write):
@@ -182,54 +192,31 @@ def test_large_pictures_and_many_frames_make_a_page_of_a_few_megabytes(tmp_path)
     assert path.stat().st_size < 8e6  # four large paintings of fine strokes
 
 
-def test_the_curves_are_where_the_losses_say(write):
-    source = write([(1, 10, 0), (10, 100, 0), (1, 0, 0)]).read_text("utf-8")
-    paths = dict(re.findall(r'<path class="(loss [^"]*)" d="([^"]*)"', source))
-    # from 1 to 110 with 4 % of room on either side
-    span = np.log10(110)
-    top = 0.04 * span
-    height = span + 2 * top
-    y = {value: 1000 * (top + np.log10(110 / value)) / height for value in (1, 10, 100)}
-    x = [1000 / 6, 3000 / 6, 5000 / 6]
-
-    def numbers(name):
-        return [float(number) for number in re.findall(r"[\d.]+", paths[name])]
-
-    assert numbers("loss content") == pytest.approx(
-        [x[0], y[1], x[1], y[10], x[2], y[1]], abs=0.06
-    )
-    assert numbers("loss style") == pytest.approx([x[0], y[10], x[1], y[100]], abs=0.06)
-    assert not any("tv" in name for name in paths)
-    shown = json.loads(re.search(r'id="loss-values">(.*?)</script>', source)[1])
-    assert shown == {"total": [11, 110, 1], "content": [1, 10, 1], "style": [10, 100, None]}
+def test_every_step_has_a_line_with_its_losses(write):
+    source = write([(1, 10, 0), (1e-9, 123456, 2), (float("nan"), 1, 0)]).read_text("utf-8")
+    lines = json.loads(re.search(r'id="loss-values">(.*?)</script>', source)[1])
+    assert [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] == [
+        "step 1 · total 11 · content 1 · style 10 · tv 0",
+        "step 2 · total 1.235e+05 · content 1e-09 · style 1.235e+05 · tv 2",
+        "step 3 · total nan · content nan · style 1 · tv 0",
+    ]
+    assert f'<output id="at-step">{lines[-1]}</output>' in source
 
 
-def test_a_loss_between_zeros_is_a_dot(write):
-    source = write([(1, 0, 0), (1, 5, 0), (1, 0, 0), (1, 5, 0), (1, 6, 0)]).read_text("utf-8")
-    paths = dict(re.findall(r'<path class="(loss [^"]*)" d="([^"]*)"', source))
-    assert re.fullmatch(r"M300\.0 [\d.]+h0", paths["loss dot style"])
-    assert re.fullmatch(r"M700\.0 [\d.]+L900\.0 [\d.]+", paths["loss style"])
-
-
-def test_ticks_are_round_and_few():
-    assert _log_ticks(0.9, 21) == [1, 2, 5, 10, 20]
-    assert _log_ticks(0.0009, 150) == [0.001, 0.01, 0.1, 1, 10, 100]
-    assert 3 <= len(_log_ticks(1e-12, 1e12)) <= 10
-    assert _step_ticks(1) == [1] and _step_ticks(7) == [2, 4, 6]
-    assert _step_ticks(200) == [50, 100, 150, 200] and _step_ticks(0) == []
-
-
-@pytest.mark.parametrize("losses", [[], [(0, 0, 0)], [(1, 0, 0)]])
+@pytest.mark.parametrize("losses", [[], [(0, 0, 0)], [(1, 0, 0)], [(float("nan"), 0, 0)]])
 @pytest.mark.parametrize("frames", [[], FRAMES[:1]])
 def test_a_page_can_be_made_of_very_little(write, losses, frames):
     page = parsed(write(losses, frames, styles=1, peak_memory_bytes=None))
+    no_loss = not any(loss > 0 for step in losses for loss in step)
+    assert page.texts["text"].count("no loss above 0") == 2 * no_loss  # in both charts
     text = " ".join(page.texts["p"])
-    assert ("No loss was above 0." in text) == (sum(map(sum, losses)) == 0)
-    assert ("No steps were saved" in text) == (frames == [])
+    assert ("No intermediate pictures" in text) == (frames == [])
+    ranges = [tag.get("id") for tag in page.all("input")]
+    assert ranges == [None, *["scrub"] * (frames != []), *["step"] * (losses != [])]
     assert "not known" in page.texts["td"]
 
 
-def test_names_that_are_not_text_do_no_harm(write):
+def test_a_file_name_that_is_not_valid_text_gets_a_question_mark(write):
     source = write(command="python x.py --content '\udcff.jpg'").read_text("utf-8")
     assert "?.jpg" in source
 
@@ -248,7 +235,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", 
 in_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
 )
-# Collects what goes wrong from the first moment on.
+# Collects all errors from the start.
 COLLECTOR = """<script>
 window.errors = [];
 addEventListener("error", (e) => errors.push(String(e.message || e.target.outerHTML)), true);
@@ -258,12 +245,12 @@ console.error = (...parts) => errors.push(parts.join(" "));
 </script>"""
 
 
-# Chromium asks its maker for the time and for updates, whatever the page.
+# Chromium itself asks for the time and for updates.
 BROWSERS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Answers every request to any address with an error, and notes what the page asked for."""
+    """Answers every request with an error and records the requests of the page."""
 
     def answer(self):
         host = urlsplit(self.path).hostname or self.path.partition(":")[0]  # CONNECT host:port
@@ -279,15 +266,16 @@ class Proxy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def browse(tmp_path):
-    """Open a copy of a page in Chromium; return what an expression says there, errors, requests.
+    """Return a function that opens a copy of a page in Chromium.
 
-    All addresses lead to `Proxy`: nothing leaves this machine, and what the page asks for is known.
+    It returns the value of an expression there, the errors, and the requests. All requests go to
+    `Proxy`, so none leaves this machine.
     """
     server = HTTPServer(("127.0.0.1", 0), Proxy)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
 
-    def browse(path, expression="null", act="", change=lambda source: source, width=1200):
+    def browse(path, expression="null", act="", change=lambda source: source, dark=False):
         server.asked = []
         probe = f"""<script>addEventListener("load", async () => {{
             let answer = null;
@@ -309,7 +297,8 @@ def browse(tmp_path):
             "--virtual-time-budget=5000",
             "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}",
             f"--proxy-server=http://127.0.0.1:{server.server_port}",
-            "--proxy-bypass-list=<-loopback>", f"--window-size={width},900", "--dump-dom",
+            "--proxy-bypass-list=<-loopback>", "--window-size=1200,900", "--dump-dom",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
         ]
         run = subprocess.run([CHROMIUM, *flags, copy.as_uri()], capture_output=True, timeout=120)
         log = run.stderr.decode("utf-8", "replace")
@@ -369,7 +358,7 @@ def test_a_request_would_be_noticed(write, browse):
 
 
 def setting(selector, value):
-    """Return a script that moves a range as a hand would."""
+    """Return a script that moves a range as a user does."""
     return f"""{{ const range = document.querySelector("{selector}"); range.value = "{value}";
         range.dispatchEvent(new Event("input", {{bubbles: true}})); }}"""
 
@@ -398,7 +387,7 @@ def test_the_slider_moves_the_division(write, browse, percent):
 
 
 @in_browser
-def test_the_scrubber_and_the_strip_show_another_frame(write, browse):
+def test_the_scrubber_and_the_strip_choose_the_frame(write, browse):
     state = """(() => { const shown = document.querySelector(".shown img");
         const strip = [...document.querySelectorAll(".strip img")].map((image) => image.src);
         return [strip.indexOf(shown.src), shown.alt, document.querySelector("#shown").value,
@@ -417,17 +406,47 @@ def test_the_scrubber_and_the_strip_show_another_frame(write, browse):
 
 @in_browser
 def test_the_losses_of_a_step_can_be_read(write, browse):
-    state = """[...document.querySelectorAll(".legend output")].map((one) => one.value)"""
+    # the text, and where the line is: in columns of the axes, of which every step has one
+    state = """(() => { const axes = document.querySelector(".wide .axes");
+        const line = getComputedStyle(axes, "::after").left;
+        return [document.querySelector("#at-step").value.replaceAll("\\u00a0", " "),
+            parseFloat(line) / axes.clientWidth * 5, document.querySelector("#step").value]; })()"""
     page = write()
-    answer, errors, _ = browse(page, state)
-    assert answer == ["5", "5.125", "2", "3", "0.125"] and errors == []  # total, content, style, tv
-    answer, errors, _ = browse(page, state, act=setting("#step", 3))
-    assert answer == ["3", "4", "2", "2", "–"] and errors == []
-    hover = """const plot = document.querySelector(".plot"), box = plot.getBoundingClientRect();
-        plot.dispatchEvent(new PointerEvent("pointermove",
+    (text, line, step), errors, _ = browse(page, state)
+    assert text == "step 5 · total 5.125 · content 2 · style 3 · tv 0.125" and step == "5"
+    assert line == pytest.approx(4.5, abs=0.01) and errors == []
+    (text, line, step), errors, _ = browse(page, state, act=setting("#step", 3))
+    assert text == "step 3 · total 4 · content 2 · style 2 · tv 0" and step == "3"
+    assert line == pytest.approx(2.5, abs=0.01) and errors == []
+    hover = """const axes = document.querySelector(".wide .axes");
+        const box = axes.getBoundingClientRect();
+        axes.dispatchEvent(new PointerEvent("pointermove",
             {clientX: box.left + 0.25 * box.width, clientY: box.top + 9}))"""
-    answer, errors, _ = browse(page, state, act=hover)
-    assert answer == ["2", "6.5", "2", "4", "0.5"] and errors == []
+    (text, line, step), errors, _ = browse(page, state, act=hover)
+    assert text == "step 2 · total 6.5 · content 2 · style 4 · tv 0.5" and step == "2"
+    assert line == pytest.approx(1.5, abs=0.01) and errors == []
+
+
+@in_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_chart_has_the_colours_of_the_page(write, browse, dark):
+    (paper, ink, texts, curve), errors, _ = browse(
+        write(),
+        """(() => { const style = (element) => getComputedStyle(element);
+            const svg = document.querySelector(".wide svg");
+            return [style(document.body).backgroundColor, style(document.body).color,
+                [...svg.querySelectorAll("text")].map((text) => style(text).fill),
+                style(svg.querySelector("[style*='--total']")).stroke]; })()""",
+        dark=dark,
+    )
+    assert errors == []
+
+    def brightness(color):
+        return np.mean([int(part) for part in re.findall(r"\d+", color)])
+
+    assert (brightness(paper) < 60) == dark and (brightness(ink) > 200) == dark
+    assert curve == ink and len(texts) > 10
+    assert all(abs(brightness(text) - brightness(paper)) > 120 for text in texts)
 
 
 @in_browser
@@ -467,6 +486,7 @@ def test_nothing_is_wider_than_a_phone(write, browse):
         page,
         """(() => { const inside = document.querySelector("iframe").contentDocument;
             return [inside.documentElement.clientWidth, inside.documentElement.scrollWidth,
-                inside.querySelectorAll("img").length]; })()""",
+                inside.querySelectorAll("img").length,
+                [...inside.querySelectorAll(".chart svg")].map((svg) => svg.clientWidth)]; })()""",
     )
-    assert answer == [375, 375, 11] and errors == []
+    assert answer == [375, 375, 11, [0, 343]] and errors == []  # the narrow chart
