@@ -12,8 +12,8 @@ which an optimiser updates, step by step. The network itself never changes.
 `book_style_transfer` is the book's program. `stylize` is the same idea, faster, with relative
 losses, from coarse to fine; the command calls it.
 
-Two words are used strictly: a *picture* is uint8 of shape (H, W, 3), sRGB, as in a file; an *image*
-is a float array (1, 3, H, W), RGB from 0 to 255 minus the mean colour, as the network takes it.
+A *picture* is a uint8 array (H, W, 3), sRGB, as in a file. An *image* is a float array
+(1, 3, H, W), RGB from 0 to 255 minus the mean colour, as the network takes it.
 
 Paper: L. Gatys, A. Ecker, M. Bethge, "Image Style Transfer Using Convolutional Neural Networks",
 CVPR 2016. Options: python style_transfer_cpu.py --help
@@ -119,16 +119,6 @@ class VGG19(vgg_cpu.VGG19):
         """
         picture = read_picture(image_dir)
         return self.prepare(resize_picture(picture, image_height, image_width)), picture.shape
-
-    def prepare(self, picture):
-        """Return uint8 RGB pixels (H, W, 3) as the network's input (1, 3, H, W)."""
-        centred = picture.astype(np.float32) - self.image_mean
-        return centred.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (C, H, W) -> (1, C, H, W)
-
-    def picture(self, image):
-        """Return a network input (1, 3, H, W) as uint8 RGB pixels (H, W, 3)."""
-        pixels = image[0].transpose(1, 2, 0) + self.image_mean  # (C, H, W) -> (H, W, C)
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     def save_image(self, image, original_shape, image_dir):
         """Write an image (1, 3, H, W) to a picture file, resized to the original shape.

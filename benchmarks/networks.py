@@ -59,10 +59,15 @@ def pictures(name, rng):
 
 def books_objective(network, content, style):
     """Return the loss of content relu4_2 and style relu1_1 .. relu5_1, and nothing else."""
-    from style_transfer_cpu import Objective
+    from style.objective import Objective
+    from style.settings import Settings
 
-    layers = dict.fromkeys(CONTENT_LAYERS, 1.0), dict.fromkeys(STYLE_LAYERS, 1.0)
-    return Objective(network, content, [style], 1.0, 40.0, 0.0, *layers)
+    settings = Settings(
+        content_weight=1.0, style_weight=40.0, tv_weight=0.0,
+        content_layers=dict.fromkeys(CONTENT_LAYERS, 1.0),
+        style_layers=dict.fromkeys(STYLE_LAYERS, 1.0),
+    )  # fmt: skip
+    return Objective(network, content, [style], settings)
 
 
 def our_style_step(name):
