@@ -3,12 +3,14 @@
     python benchmarks/looks.py
     python benchmarks/looks.py --content a.jpg b.jpg --style c.jpg --size 400 800 --seed 0 1 2
 
+Both compare pictures at 256x256 pixels.
+
 Palette: how far the result's colours are from the style's, as a share of how far the content's are.
 The distance is the 2-Wasserstein distance between two normal distributions with the mean and
 covariance of the colours. 0 is the style's palette, 1 is the content's.
 
-Structure: the Spearman correlation of the edge strength in content and result, at 256x256 pixels.
-1 is the content itself, 0 no relation.
+Structure: the Spearman correlation of the edge strength in content and result. 1 is the content
+itself, 0 no relation.
 
 They do not see beauty: a dull grey result can have good values. Look at the pictures, which are
 written to a folder.
@@ -44,7 +46,7 @@ def _colour_distance(a, b):
     """Return the 2-Wasserstein distance between normal distributions fitted to two pictures."""
     (m1, c1), (m2, c2) = (
         (pixels.mean(axis=0), np.cov(pixels.T))
-        for pixels in (picture.reshape(-1, 3).astype(float) for picture in (a, b))
+        for pixels in (_small(picture).reshape(-1, 3).astype(float) for picture in (a, b))
     )
     root = scipy.linalg.sqrtm(c2)
     cross = scipy.linalg.sqrtm(root @ c1 @ root).real
@@ -54,10 +56,14 @@ def _colour_distance(a, b):
 def structure(content, result):
     """Return the rank correlation of the edge strength of content and result."""
     edges = [
-        scipy.ndimage.gaussian_gradient_magnitude(resize_picture(picture, 256, 256) @ GREY, 3)
+        scipy.ndimage.gaussian_gradient_magnitude(_small(picture) @ GREY, 3)
         for picture in (content, result)
     ]
     return float(scipy.stats.spearmanr(*(each.ravel() for each in edges))[0])
+
+
+def _small(picture):
+    return resize_picture(picture, 256, 256)
 
 
 def main():

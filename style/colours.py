@@ -44,6 +44,9 @@ NOISE_VARIANCE = 1.0
 
 STRIP_PIXELS = 1 << 15
 
+# Of `match_palette`: noise in levels, rounds, and the part of the way that each of them goes.
+PALETTE_NOISE, PALETTE_ROUNDS, PALETTE_STEP = 2.0, 60, 0.35
+
 
 def keep_chroma(result, content):
     """Return the lightness of `result` with the chroma of `content`.
@@ -133,6 +136,53 @@ def match_colours(style, content):
 
     run_strips(strip, strips_of_rows(1, H, STRIP_PIXELS // W))
     return matched
+
+
+def match_palette(content, styles, shares, rng):
+    """Return `content` with the colours of the styles, moved from each pixel as little as possible.
+
+    Matching means and covariances gives colours that a style does not have. This matches the whole
+    distribution, by sliced optimal transport [1]_: along any one axis of the colour space, moving
+    the i-th smallest value of the content to the i-th smallest of the style is the shortest way to
+    the style's distribution. Each round does a part of that along three random orthogonal axes.
+
+    Parameters
+    ----------
+    content : ndarray of shape (H, W, 3)
+        uint8, sRGB.
+    styles : list of ndarray of shape (h, w, 3)
+        uint8, sRGB.
+    shares : sequence of float
+        How much of the content gets the colours of each style; at least one is above 0.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3)
+        uint8, sRGB; a new array.
+
+    References
+    ----------
+    .. [1] F. Pitié, A. Kokaram and R. Dahyot, "Automated colour grading using colour distribution
+       transfer", Computer Vision and Image Understanding 107, 2007.
+    """
+    pixels = content.reshape(-1, 3).T.astype(np.float32)  # (H, W, 3) -> (H W, 3) -> (3, H W)
+    count = pixels.shape[1]
+    ends = np.round(count * np.cumsum(shares) / sum(shares)).astype(int)
+    target = np.concatenate(
+        [rng.choice(style.reshape(-1, 3), n)  # (h, w, 3) -> (h w, 3) -> (n, 3)
+         for style, n in zip(styles, np.diff(ends, prepend=0), strict=True)]
+    ).T.astype(np.float32)  # (H W, 3) -> (3, H W): as many as the content has
+    # Equal values have no order, and would be torn apart in bands: noise gives them one.
+    pixels += rng.normal(0, PALETTE_NOISE, pixels.shape).astype(np.float32)
+    for _ in range(PALETTE_ROUNDS):
+        axes = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
+        along, wanted = axes @ pixels, axes @ target
+        for values, goal in zip(along, wanted, strict=True):
+            order = np.argsort(values)
+            values[order] += PALETTE_STEP * (np.sort(goal) - values[order])
+        pixels = axes.T @ along  # the axes are orthogonal: back to red, green and blue
+    return np.rint(pixels.T.clip(0, 255)).astype(np.uint8).reshape(content.shape)
 
 
 def _decoded(values):
