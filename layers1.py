@@ -258,6 +258,8 @@ class ReLULayer:
     array([ 0., 20., 30.])
     """
 
+    kind = "relu"
+
     def __init__(self):
         # saved by forward for backward
         self.input = None

@@ -482,7 +482,7 @@ def make_network(options, vgg, images, rng):
         learn_filters(layers, images, rng)
     elif options.weights == "random":
         random_filters(layers, images, rng)
-    return FusedNetwork(layers, options.pooling)
+    return FusedNetwork(layers)
 
 
 def coarse_to_fine(size, scales):

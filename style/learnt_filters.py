@@ -32,7 +32,7 @@ References
 
 import numpy as np
 
-from fast.strips import run_strips, single_threaded_blas, strips_of_rows
+from fast.strips import product, single_threaded_blas
 from support.command import InputError
 
 # These layers learn. The deeper ones stay random: their patches have 2304 numbers and more, too
@@ -146,9 +146,9 @@ def filters_from_patches(patches, number, rng):
     mean = patches.mean(axis=0)
     centred = patches - mean
     whitening = whitening_matrix(centred)
-    directions = spherical_kmeans(_product(centred, whitening), number, rng)
-    filters = _product(whitening, directions.T)  # d . (W^T x) = (W d) . x
-    answers = _product(centred, filters)
+    directions = spherical_kmeans(product(centred, whitening), number, rng)
+    filters = product(whitening, directions.T)  # d . (W^T x) = (W d) . x
+    answers = product(centred, filters)
     threshold = np.quantile(answers, 1 - ACTIVE, axis=0).astype(answers.dtype)
     # filter . (x - mean) - threshold = filter . x + bias
     bias = -threshold - (mean[None] @ filters)[0]
@@ -173,7 +173,7 @@ def whitening_matrix(centred):
     -------
     ndarray of shape (D, at most DIRECTIONS)
     """
-    covariance = _product(centred.T, centred) / len(centred)
+    covariance = product(centred.T, centred) / len(centred)
     with single_threaded_blas():  # how LAPACK rounds depends on its threads
         variance, axes = np.linalg.eigh(covariance)
     if not variance[-1] > 0:
@@ -205,9 +205,9 @@ def spherical_kmeans(vectors, number, rng):
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
     directions = unit[rng.choice(len(unit), number, replace=False)]
     for _ in range(ROUNDS):
-        cosine = _product(unit, directions.T)  # (P, number)
+        cosine = product(unit, directions.T)  # (P, number)
         nearest = cosine == cosine.max(axis=1, keepdims=True)
-        directions = _product((cosine * nearest).T, unit)  # (number, D)
+        directions = product((cosine * nearest).T, unit)  # (number, D)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         empty = lengths[:, 0] < 1e-6
         directions[empty] = unit[rng.integers(len(unit), size=empty.sum())]
@@ -255,14 +255,3 @@ def _load_scaled(name, layer, weight, bias, pictures):
     layer.load_param(weight / mean, bias / mean)
     layer.freeze()
     return [answer / mean for answer in answers]
-
-
-def _product(a, b):
-    """Return the matrix product a @ b, its rows shared among the threads."""
-    product = np.empty((len(a), b.shape[1]), a.dtype)
-
-    def strip(_, start, stop):
-        np.matmul(a[start:stop], b, out=product[start:stop])
-
-    run_strips(strip, strips_of_rows(1, len(a), 512))
-    return product
