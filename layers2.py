@@ -2,8 +2,7 @@
 
 Every layer with a sliding window has two paths with one interface. `type=0` is the definition: the
 loops of the book, term by term, slow enough to watch. `type=1` computes the same sums with whole
-arrays; how the convolution gets fast is explained in `fast/`. The tests compare the two with each
-other, and both with finite differences.
+arrays; `fast/` explains how the convolution gets fast.
 
 Letters: N pictures, C channels in, H x W pixels, K the side of a window, Co channels out, Ho x Wo
 output pixels, s the stride, p the padding, L the loss.
@@ -12,8 +11,7 @@ output pixels, s the stride, p the padding, L the loss.
   (N, C, Ho, Wo), with  Ho = floor((H + 2p - K) / s) + 1,  and Wo likewise.
 - `backward` takes `top_diff` = dL/dy, of the shape of y, and returns `bottom_diff` = dL/dx, of the
   shape of x. Both paths exist as `forward_raw`, `forward_speedup` and so on.
-- Results are new arrays of the dtype of x, float32 or float64. In memory the fast paths keep the
-  channels of a pixel side by side (channels last); callers need not care.
+- Results are new arrays of the dtype of x, float32 or float64.
 - Every method checks its arguments: TypeError for a wrong type or dtype, ValueError for a wrong
   shape or value, RuntimeError if it is called too early.
 """
@@ -80,12 +78,8 @@ class ConvolutionalLayer(_WindowLayer):
 
     Parameters
     ----------
-    kernel_size, channel_in, channel_out : int
-        K, C and Co, each at least 1.
-    padding : int
-        Zeros put around the picture, at least 0.
-    stride : int
-        Pixels between neighbouring windows, at least 1.
+    kernel_size, channel_in, channel_out, padding, stride : int
+        K, C, Co, p and s; p is at least 0, the others at least 1.
     type : {1, 0}, default=1
         1 the fast path, 0 the raw loops. The book's lab has 0 as default.
     algorithm : {None, 'im2col', 'kn2row', 'winograd'}, default=None
@@ -131,32 +125,18 @@ class ConvolutionalLayer(_WindowLayer):
         self.type = type
         self._check_type()
         self.algorithm = algorithm
-        # parameters
-        self.weight = None
-        self.bias = None
+        self.weight = self.bias = None
         self.frozen = False
         self._prepared = {}  # while frozen: the weight, and its form for each algorithm
-        # gradients
-        self.d_weight = None
-        self.d_bias = None
-        # saved by forward
-        self.input = None
-        self.input_pad = None
-        self.output = None
+        self.d_weight = self.d_bias = None
+        self.input = self.input_pad = self.output = None  # saved by forward
         self._padded = None  # the buffer that `input_pad` is a view of
-        # seconds
-        self.forward_time = None
-        self.backward_time = None
+        self.forward_time = self.backward_time = None
 
     def init_param(self, std=0.01, rng=None):
-        """Draw new float32 weights from a normal distribution around 0; the bias becomes 0.
+        """Draw new float32 weights with `layers1.draw_weights`; the bias becomes 0.
 
-        Parameters
-        ----------
-        std : float or "he", default=0.01
-            Standard deviation; "he" is sqrt(2 / (C K K)).
-        rng : None, int or numpy.random.Generator, default=None
-            Source of randomness; an int is a seed.
+        `std` is the standard deviation, or "he" for sqrt(2 / (C K K)).
         """
         K = self.kernel_size
         shape = (self.channel_in, K, K, self.channel_out)
@@ -183,9 +163,9 @@ class ConvolutionalLayer(_WindowLayer):
     def freeze(self):
         """Declare the parameters final, as in a network that is used but not trained.
 
-        Their transforms are then computed once and kept, and `backward` computes no weight and
-        bias gradients. The arrays become read-only, because a stored transform would be wrong after
-        a change. `init_param` and `load_param` unfreeze the layer.
+        Their transforms are then computed once and kept, and `backward` computes only dL/dx. The
+        arrays become read-only, because a stored transform would be wrong after a change.
+        `init_param` and `load_param` unfreeze the layer.
         """
         self._check_has_param()
         self.weight.flags.writeable = False
@@ -247,9 +227,8 @@ class ConvolutionalLayer(_WindowLayer):
                 for h in range(Ho):
                     for w in range(Wo):
                         window = self.input_pad[n, :, s * h : s * h + K, s * w : s * w + K]
-                        self.output[n, k, h, w] = (
-                            np.sum(window * self.weight[:, :, :, k]) + self.bias[k]
-                        )
+                        total = np.sum(window * self.weight[:, :, :, k])
+                        self.output[n, k, h, w] = total + self.bias[k]
         self.forward_time = time.perf_counter() - start
         return self.output
 
@@ -268,13 +247,13 @@ class ConvolutionalLayer(_WindowLayer):
         start = time.perf_counter()
         top_diff = self._checked(top_diff)
         N, C, H, W = self.input.shape
-        Ho, Wo = top_diff.shape[2:]
+        _, Co, Ho, Wo = top_diff.shape
         K, s, p = self.kernel_size, self.stride, self.padding
         self.d_weight = np.zeros(self.weight.shape, top_diff.dtype)
         self.d_bias = np.zeros(self.bias.shape, top_diff.dtype)
         pad_diff = np.zeros(self.input_pad.shape, top_diff.dtype)
         for n in range(N):
-            for k in range(self.channel_out):
+            for k in range(Co):
                 for h in range(Ho):
                     for w in range(Wo):
                         rows, columns = slice(s * h, s * h + K), slice(s * w, s * w + K)
@@ -322,9 +301,8 @@ class ConvolutionalLayer(_WindowLayer):
         if not self.frozen:
             if self._padded is None:  # the forward pass was the raw one
                 self._padded = pad(self.input, p)
-            self.d_weight = convolution.weight_gradient(
-                self._padded, top_diff, K, s, self.algorithm
-            )
+            x, algorithm = self._padded, self.algorithm
+            self.d_weight = convolution.weight_gradient(x, top_diff, K, s, algorithm)
             self.d_bias = top_diff.sum(axis=(0, 2, 3))
         dy = dilated(top_diff, self.input.shape[2:], K, s, p)
         flipped = self.prepared(top_diff.dtype, flipped=True)
@@ -365,9 +343,7 @@ class _PoolingLayer(_WindowLayer):
         self.stride = stride
         self.type = type
         self._check_type()
-        # saved by forward
-        self.input = None
-        self.output = None
+        self.input = self.output = None  # saved by forward
 
     def _start_forward(self, input):
         """Check and keep `input`; return the shape of the output."""
@@ -376,23 +352,21 @@ class _PoolingLayer(_WindowLayer):
         self.input = input
         return (*input.shape[:2], *size)
 
-    def _window(self, h, w):
-        """Return the slices of rows and columns of the window of output (h, w)."""
+    def _window(self, h, w):  # its rows and columns
         K, s = self.kernel_size, self.stride
         return slice(s * h, s * h + K), slice(s * w, s * w + K)
 
     def _shifted(self, array, position, y0, y1, Wo):
-        """Return the view of what `position` of all windows of output rows y0 to y1 reads.
+        """Return the view of a picture (H, W, C) that position i K + j of all windows reads.
 
-        `array` is one picture, (H, W, C), and position = i K + j. There is one such view for each
-        position in the window, K K in all: pooling is a reduction over them.
+        Only the windows of output rows y0 to y1. Pooling is a reduction over these K K views.
         """
         i, j = divmod(position, self.kernel_size)
         s = self.stride
         return array[s * y0 + i : s * (y1 - 1) + i + 1 : s, j : s * (Wo - 1) + j + 1 : s]
 
     def _strips(self, Ho):
-        """Return (picture, first row, last row + 1) of the strips of output rows."""
+        """Return the strips of output rows."""
         N, C, _, W = self.input.shape
         return strips_of_bytes(N, Ho, W * C * self.input.itemsize * self.stride)
 
@@ -431,8 +405,6 @@ class MaxPoolingLayer(_PoolingLayer):
 
     Attributes
     ----------
-    input, output : ndarray
-        x and y of the last `forward`.
     argmax : ndarray of shape (N, C, Ho, Wo), integers
         The position of each maximum in its window, as i K + j; the first in that order on a tie.
     max_index : ndarray of shape (N, C, H, W)
@@ -466,16 +438,13 @@ class MaxPoolingLayer(_PoolingLayer):
 
     def forward_raw(self, input):
         """Take the maximum of each window, one window at a time."""
-        shape = N, C, Ho, Wo = self._start_forward(input)
+        shape = self._start_forward(input)
         self.output = np.zeros(shape, input.dtype)
         self.argmax = np.zeros(shape, np.intp)
-        for n in range(N):
-            for c in range(C):
-                for h in range(Ho):
-                    for w in range(Wo):
-                        window = input[n, c][self._window(h, w)]
-                        self.argmax[n, c, h, w] = np.argmax(window)  # the first, row by row
-                        self.output[n, c, h, w] = np.max(window)
+        for n, c, h, w in np.ndindex(shape):
+            window = input[n, c][self._window(h, w)]
+            self.argmax[n, c, h, w] = np.argmax(window)  # the first, row by row
+            self.output[n, c, h, w] = np.max(window)
         return self.output
 
     def backward_raw(self, top_diff):
@@ -583,15 +552,13 @@ class AveragePoolingLayer(_PoolingLayer):
 class FlattenLayer:
     """Put the channels of a picture into one row of features, for a fully connected layer.
 
-    MatConvNet, whose weights the book uses, orders the features by height, width, channel; so does
-    this layer. Book: section 3-1.
+    The order is height, width, channel, as in MatConvNet, whose weights the book uses. Book:
+    section 3-1.
 
     Parameters
     ----------
-    input_shape : sequence of 3 int
-        (C, H, W) of a picture.
-    output_shape : sequence of int
-        Shape of a picture's features, usually [C * H * W].
+    input_shape, output_shape : sequence of int
+        (C, H, W) of a picture, and the shape of its features, usually [C * H * W].
 
     Examples
     --------
@@ -610,9 +577,7 @@ class FlattenLayer:
             raise ValueError(f"{shapes} hold different numbers of values")
         self.input_shape = tuple(input_shape)
         self.output_shape = tuple(output_shape)
-        # saved by forward
-        self.batch_size = None
-        self.output = None
+        self.batch_size = self.output = None  # saved by forward
 
     def forward(self, input):
         """Return the features (N, *output_shape) of pictures (N, C, H, W)."""

@@ -48,20 +48,12 @@ class Filters(NamedTuple):
     channel_out: int
 
 
-def prepare(weight, stride=1, algorithm=None, keep=True):
-    """Return `weight` as `Filters`.
+def prepare(weight, stride, algorithm, keep=True):
+    """Return `weight` (C, K, K, Co) as `Filters` for one of ALGORITHMS.
 
-    Parameters
-    ----------
-    weight : ndarray of shape (C, K, K, Co)
-    stride : int, default=1
-    algorithm : str, optional
-        One of ALGORITHMS; the default is the fastest (`choose`).
-    keep : bool, default=True
-        False: the result may live in a buffer that the next call in this thread overwrites.
+    With keep=False, they may be in a buffer that the next call in this thread overwrites.
     """
-    C, K, _, Co = weight.shape
-    algorithm = algorithm or choose(K, stride, C, Co)
+    _, K, _, Co = weight.shape
     if algorithm == "winograd":
         matrices = winograd.prepare(weight, keep)
     else:
@@ -70,25 +62,18 @@ def prepare(weight, stride=1, algorithm=None, keep=True):
 
 
 def convolve(padded, filters, bias):
-    """Return the convolution of padded pictures.
+    """Return the convolution (N, Ho, Wo, Co) of padded pictures.
 
     Parameters
     ----------
     padded : Padded
-        From `pad` or `dilated`.
     filters : Filters
-        From `prepare`.
     bias : ndarray of shape (Co,) or None
-
-    Returns
-    -------
-    ndarray of shape (N, Ho, Wo, Co)
-        A view of an array that has room for whole tiles.
     """
     Ho, Wo = padded.output_size(filters.kernel_size, filters.stride)
     x = padded.array
     out = np.empty((len(x), whole_tiles(Ho), whole_tiles(Wo), filters.channel_out), x.dtype)
-    exact = out[:, :Ho, :Wo]
+    exact = out[:, :Ho, :Wo]  # a view
     if filters.algorithm == "winograd":
         winograd.convolve(padded, filters, bias, out)
     else:
@@ -97,7 +82,7 @@ def convolve(padded, filters, bias):
 
 
 def weight_gradient(padded, top_diff, kernel_size, stride, algorithm=None):
-    """Return the gradient of the loss with respect to the weights of a convolution.
+    """Return dL/dW (C, K, K, Co) of a convolution.
 
     Parameters
     ----------
@@ -106,11 +91,7 @@ def weight_gradient(padded, top_diff, kernel_size, stride, algorithm=None):
     top_diff : ndarray of shape (N, Co, Ho, Wo)
     kernel_size, stride : int
     algorithm : str, optional
-        The default is the fastest. kn2row has no form of its own here; im2col computes its.
-
-    Returns
-    -------
-    ndarray of shape (C, K, K, Co)
+        The default is the fastest. kn2row has no form of its own here and uses im2col's.
     """
     C, Co = padded.array.shape[3], top_diff.shape[1]
     algorithm = algorithm or choose(kernel_size, stride, min(C, Co), max(C, Co))

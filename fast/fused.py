@@ -2,19 +2,19 @@
 
 Layer by layer, every ReLU and every pooling layer reads and writes whole pictures, and memory, not
 arithmetic, limits the speed. Here the epilogue of a convolution applies ReLU and pooling to each
-strip while it is in the cache. In the backward pass, each strip of a gradient is masked and given
-to its pixels before it is stored.
+block while it is in the cache; in the backward pass it applies their gradients.
 
 For the backward pass, one byte a value is kept (whether the value passed the ReLU, or the argmax of
 its window), and the features that were asked for. Buffers are kept from step to step.
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from fast import im2col, kn2row, winograd
-from fast.padded import bordered, pad, padded_size
+from fast.padded import bordered, pad, padded_shape
 from fast.strips import run_strips, scratch, strips_of_rows
 from support.checks import check_pictures, check_shape
 
@@ -22,17 +22,15 @@ CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a 2x2 window, in the order in w
 DEAD = 4  # argmax of a window whose maximum the ReLU had set to 0: no pixel gets a gradient
 
 POOLS = ("max pooling", "average pooling")
-NEEDED = {  # the only form of each kind of layer that this network computes
-    "convolution": {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True},
-    "relu": {},
-    "max pooling": {"kernel_size": 2, "stride": 2},
-    "average pooling": {"kernel_size": 2, "stride": 2},
-}
-AFTER = {  # the kind of the layer before it; None is the start
-    "convolution": (None, "relu", *POOLS),
-    "relu": ("convolution",),
-    "max pooling": ("relu",),
-    "average pooling": ("relu",),
+POOL = ("relu",), {"kernel_size": 2, "stride": 2}
+LAYERS = {  # kind: the kinds that it can follow, and the only form computed here
+    "convolution": (
+        ("image", "relu", *POOLS),
+        {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True},
+    ),
+    "relu": (("convolution",), {}),
+    "max pooling": POOL,
+    "average pooling": POOL,
 }
 
 
@@ -58,40 +56,31 @@ class _Stage:
 
 def _stages(layers):
     """Return the layers as stages; ValueError if one is not of the form needed."""
-    stages, before, channels = [], None, None
+    stages, before = [], "image"
     for name, layer in layers.items():
-        kind = getattr(layer, "kind", None)
-        if kind not in NEEDED:
+        kind = getattr(layer, "kind", type(layer).__name__)
+        follows, form = LAYERS.get(kind, ((), {}))
+        if before not in follows:
             raise ValueError(
-                f"layer {name}: expected a convolution, ReLU or pooling layer, got "
-                f"{type(layer).__name__}"
+                f"layer {name}: {kind} cannot follow {before}; expected convolution, relu and, "
+                "optionally, max pooling or average pooling, in this order"
             )
-        if before not in AFTER[kind]:
-            raise ValueError(
-                f"layer {name}: {kind} cannot follow {before or 'the image'}; expected the order "
-                "convolution, ReLU and, optionally, pooling"
-            )
-        for attribute, value in NEEDED[kind].items():
+        if kind == "convolution" and stages:
+            form = {**form, "channel_in": stages[-1].conv.channel_out}
+        for attribute, value in form.items():
             if getattr(layer, attribute) != value:
                 raise ValueError(
                     f"layer {name}: expected {attribute} {value}, got {getattr(layer, attribute)}"
                 )
         if kind == "convolution":
-            if channels not in (None, layer.channel_in):
-                raise ValueError(
-                    f"layer {name}: expected channel_in {channels}, the channels of the layer "
-                    f"before it, got {layer.channel_in}"
-                )
-            channels = layer.channel_out
             stages.append(_Stage(layer))
         elif kind == "relu":
             stages[-1].relu_name = name
         else:
-            stages[-1].pool_name = name
-            stages[-1].averages = kind == "average pooling"
+            stages[-1].pool_name, stages[-1].averages = name, kind == "average pooling"
         before = kind
-    if before in (None, "convolution"):
-        raise ValueError(f"expected a ReLU layer at the end, got {before or 'no layers'}")
+    if before in ("image", "convolution"):
+        raise ValueError(f"expected a ReLU or pooling layer at the end, got {before}")
     return stages
 
 
@@ -103,7 +92,7 @@ class FusedNetwork:
     layers : dict of str to layer
         In order: convolutions (frozen, kernel 3, padding 1, stride 1), each followed by a ReLU and,
         optionally, by max or average pooling (kernel 2, stride 2). Everything else is refused with
-        a ValueError that names the layer.
+        a ValueError that names it.
     """
 
     def __init__(self, layers):
@@ -159,7 +148,11 @@ class FusedNetwork:
                 place = stage.pool_name if stage.pool_name in wanted else turn
                 pooled = self._buffer(place, stage.output_shape, image.dtype)
                 self._features[stage.pool_name] = pooled.inside
-            self._keep(number, stage, keep, out is not None)
+            stage.mask = stage.argmax = None  # what backward needs of this stage
+            if keep and (out is not None or stage.averages):
+                stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
+            if keep and stage.pools and not stage.averages:
+                stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
             self._convolve(number, padded, stage, out, self._rectify_and_pool(stage, pooled))
             padded = pooled if stage.pools else out
             _, H, W, _ = stage.output_shape
@@ -171,7 +164,7 @@ class FusedNetwork:
         return {name: array.transpose(0, 3, 1, 2) for name, array in self._features.items()}
 
     def backward(self, gradients, gram_gradients=None):
-        """Propagate the losses' gradients back in one pass, each added where its layer is.
+        """Return the gradient with respect to the image; the next `backward` overwrites it.
 
         Parameters
         ----------
@@ -179,13 +172,7 @@ class FusedNetwork:
             Gradient of the loss with respect to features that the last `forward` returned.
         gram_gradients : dict of str to ndarray of shape (N, C, C), optional
             The same for losses on the Gram matrices of features F: the matrices S for which that
-            gradient is F S (`StyleLossLayer.gram_gradient`). F S is computed strip by strip and
-            never stored.
-
-        Returns
-        -------
-        ndarray of shape (N, C, H, W)
-            Gradient with respect to the image. The next `backward` overwrites it.
+            gradient is F S (`StyleLossLayer.gram_gradient`). F S is never stored.
         """
         if not self._kept:
             raise RuntimeError("backward needs a forward pass with keep=True first")
@@ -214,24 +201,15 @@ class FusedNetwork:
         run_strips(start, strips_of_rows(N, H, 16))
         for number in range(last, 0, -1):
             filters = self._used[number].conv.prepared(dtype, "winograd", flipped=True)
-            out, epilogue = self._target(number - 1, dtype, gradients, gram_gradients)
-            self._winograd(
-                padded, filters, None, None if self._used[number - 1].pools else out, epilogue
-            )
-            padded = out
+            target, epilogue = self._target(number - 1, dtype, gradients, gram_gradients)
+            out = None if self._used[number - 1].pools else target
+            self._winograd(padded, filters, None, out, epilogue)
+            padded = target
         filters = self._used[0].conv.prepared(dtype, "kn2row", flipped=True)
         N, C, H, W = self._image_shape
         image_gradient = self._array("image", (N, H, W, C), dtype)
         kn2row.convolve(padded, filters, None, image_gradient)
         return image_gradient.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
-
-    def _keep(self, number, stage, keep, full):
-        """Make room for what `backward` needs of a stage."""
-        stage.mask = stage.argmax = None
-        if keep and (full or stage.averages):
-            stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
-        if keep and stage.pools and not stage.averages:
-            stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
 
     def _convolve(self, number, padded, stage, out, epilogue):
         """Run a stage's convolution into `out`, or only into the cache if that is None."""
@@ -297,8 +275,8 @@ class FusedNetwork:
     def _target(self, number, dtype, gradients, gram_gradients):
         """Return where the gradient at a stage's convolution goes, and the epilogue that writes it.
 
-        The epilogue gets blocks of the gradient with respect to the stage's output, from the stages
-        after it. It adds the gradient of losses on this very output, and applies pool and ReLU.
+        The epilogue gets blocks of the gradient with respect to the stage's output. It adds the
+        gradient of losses on this output, and applies the gradients of pool and ReLU.
         """
         stage = self._used[number]
         padded = self._buffer(f"backward {number % 2}", stage.shape, dtype)
@@ -363,16 +341,12 @@ class FusedNetwork:
         return add
 
     def _array(self, place, shape, dtype):
-        """Return the kept array `place`, a new one if shape or dtype change."""
-        array = self._memory.get(place)
-        if array is None or array.shape != shape or array.dtype != dtype:
-            array = self._memory[place] = np.empty(shape, dtype)
-        return array
-
-    def _buffer(self, place, shape, dtype):
-        """Return a `Padded` of padding 1 in the memory kept as `place`."""
-        size = padded_size(shape, 1)
-        memory = self._memory.get(place)
+        """Return an array in the memory kept as `place`, which grows when it is too small."""
+        size, memory = prod(shape), self._memory.get(place)
         if memory is None or memory.size < size or memory.dtype != dtype:
             memory = self._memory[place] = np.empty(size, dtype)
-        return bordered(shape, 1, dtype, memory)
+        return memory[:size].reshape(shape)
+
+    def _buffer(self, place, shape, dtype):
+        """Return such an array as `Padded`, with padding 1."""
+        return bordered(self._array(place, padded_shape(shape, 1), dtype), 1)

@@ -1,12 +1,10 @@
-"""Kernel 1, im2col: copy each window into a row, so that a convolution is a matrix product [1]_.
+"""Kernel 1, im2col: copy each window into a row, so that a convolution is a matrix product.
 
 Its reason: matrix products run at the processor's full speed. It works for any kernel, stride and
 number of channels.
 
-References
-----------
-.. [1] K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for
-       Document Processing", 2006.
+K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document
+Processing", 2006.
 """
 
 import numpy as np
@@ -23,11 +21,8 @@ def prepare(weight):
 
 
 def _windows(padded, K, s, Ho, Wo):
-    """Return a view (N, Ho, Wo, K, K C) of all windows, and how to cut it into strips.
-
-    K pixels of a row with their C channels are contiguous, hence one axis of K C values.
-    """
-    N, _, _, C = padded.array.shape
+    """Return a view (N, Ho, Wo, K, K C) of all windows, and how to cut it into strips."""
+    N, _, _, C = padded.array.shape  # K pixels of a row are contiguous: one axis of K C values
     sn, sy, sx, sc = padded.array.strides
     shape, strides = (N, Ho, Wo, K, K * C), (sn, s * sy, s * sx, sy, sc)
     windows = as_strided(padded.array, shape, strides, writeable=False)
@@ -35,7 +30,7 @@ def _windows(padded, K, s, Ho, Wo):
 
 
 def _gathered(windows):
-    """Return windows (rows, Wo, K, K C) copied to a matrix (P, K K C) of this thread's scratch."""
+    """Return windows (rows, Wo, K, K C) copied to a scratch matrix (P, K K C)."""
     copy = scratch("windows", windows.shape, windows.dtype)
     np.copyto(copy, windows)
     rows, Wo, K, KC = windows.shape
@@ -74,8 +69,7 @@ def weight_gradient(padded, dy, K, s):
     _, Ho, Wo, Co = dy.shape
     C = padded.array.shape[3]
     windows, strips = _windows(padded, K, s, Ho, Wo)
-    # The order of summation must not depend on the number of threads: a few groups of strips, each
-    # with its own sum.
+    # The order of summation must not depend on the number of threads: each group has its own sum.
     groups = min(len(strips), 8)
     sums = np.zeros((groups, K * K * C, Co), dy.dtype)
 

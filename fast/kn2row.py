@@ -1,12 +1,10 @@
-"""Kernel 2, kn2row: one 1x1 product for each kernel position, shifted and added [1]_.
+"""Kernel 2, kn2row: one 1x1 product for each kernel position, shifted and added; stride 1 only.
 
 Its reason: with few channels out (the gradient of the picture itself has three) it copies far less
-than im2col, which gathers K K windows of all channels in. Stride 1 only.
+than im2col, which copies every pixel K K times.
 
-References
-----------
-.. [1] A. Vasudevan, A. Anderson, D. Gregg, "Parallel Multi Channel Convolution using General
-       Matrix Multiplication", ASAP 2017.
+A. Vasudevan, A. Anderson, D. Gregg, "Parallel Multi Channel Convolution using General Matrix
+Multiplication", ASAP 2017.
 """
 
 import numpy as np

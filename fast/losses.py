@@ -21,17 +21,10 @@ def _strips_of(x):
 
 
 def gram(features):
-    """Return the Gram matrices of features: how strongly each two channels occur together.
+    """Return the Gram matrices G (N, C, C) of features F (N, C, H, W).
 
-        G[n, i, j] = sum over h, w of  F[n, i, h, w] * F[n, j, h, w]
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, C, H, W)
-
-    Returns
-    -------
-    ndarray of shape (N, C, C)
+    G[n, i, j], the sum over h, w of F[n, i, h, w] * F[n, j, h, w], says how strongly the channels i
+    and j occur together.
     """
     x = features.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
     N, H, W, C = x.shape
@@ -44,7 +37,7 @@ def gram(features):
         for _, y0, y1 in strips[n * each + g : (n + 1) * each : groups]:
             rows = scratch("features", (y1 - y0, W, C), x.dtype)
             np.copyto(rows, x[n, y0:y1])
-            rows = rows.reshape((y1 - y0) * W, C)
+            rows = rows.reshape(-1, C)
             sums[n, g] += rows.T @ rows  # NumPy sees the symmetry and computes one half
 
     run_strips(group, [(n, g) for n in range(N) for g in range(groups)])

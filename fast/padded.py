@@ -1,11 +1,11 @@
-"""Channels-last pictures in a border of zeros, the form all convolutions here read.
+"""Channels-last pictures in a border of zeros, the form that all convolutions here read.
 
-Winograd's tiles are 4x4 outputs, and the last ones may extend beyond the picture by up to three
-rows and columns. Every padded array therefore has that many more zeros at the bottom and on the
-right. This module is the only one that knows this rule.
+Winograd's tiles are 4x4 outputs; the last ones may extend beyond the picture by up to three rows
+and columns. Every padded array therefore has three more zeros at the bottom and on the right. Only
+this module knows that rule.
 """
 
-from math import ceil, prod
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -17,89 +17,70 @@ OVERHANG = TILE - 1
 
 
 def whole_tiles(length):
-    """Return `length` rounded up to a multiple of TILE; at most OVERHANG more."""
+    """Return `length` rounded up to a multiple of TILE."""
     return ceil(length / TILE) * TILE
 
 
 class Padded(NamedTuple):
-    """Pictures with zeros around them.
+    """Pictures with `padding` zeros on each side, and the overhang.
 
-    Attributes
-    ----------
-    array : ndarray of shape (N, H + 2 p + OVERHANG, W + 2 p + OVERHANG, C)
-    size : tuple
-        (H, W), without the zeros.
-    padding : int
-        p, zeros on each side, not counting the overhang.
+    `array` is of shape (N, H + 2 p + OVERHANG, W + 2 p + OVERHANG, C); the others are views of it.
     """
 
     array: np.ndarray
-    size: tuple
     padding: int
 
     @property
+    def size(self):
+        """(H, W), without the zeros."""
+        return tuple(side - 2 * self.padding - OVERHANG for side in self.array.shape[1:3])
+
+    @property
     def inside(self):
-        """The pictures alone, a view of shape (N, H, W, C)."""
-        return self._from(self.padding, *self.size)
+        """The pictures alone, (N, H, W, C)."""
+        return self._part(self.padding, *self.size)
 
     @property
     def tiles(self):
-        """As `inside`, with H and W rounded up to whole tiles."""
-        return self._from(self.padding, *map(whole_tiles, self.size))
+        """The pictures with H and W rounded up to whole tiles."""
+        return self._part(self.padding, *map(whole_tiles, self.size))
 
     @property
     def without_overhang(self):
-        """The pictures and their padding, a view of shape (N, H + 2 p, W + 2 p, C)."""
-        H, W = self.size
-        return self._from(0, H + 2 * self.padding, W + 2 * self.padding)
+        """The pictures and their padding, (N, H + 2 p, W + 2 p, C)."""
+        return self._part(0, *(side + 2 * self.padding for side in self.size))
 
-    def _from(self, start, height, width):
+    def _part(self, start, height, width):
         return self.array[:, start : start + height, start : start + width]
 
     def output_size(self, kernel_size, stride=1):
         """Return (Ho, Wo), the size of a convolution's output."""
-        H, W = (length + 2 * self.padding - kernel_size for length in self.size)
-        return H // stride + 1, W // stride + 1
+        return tuple((n + 2 * self.padding - kernel_size) // stride + 1 for n in self.size)
 
 
-def padded_size(shape, padding):
-    """Return how many values `bordered` needs for pictures of shape (N, H, W, C)."""
-    return prod(_padded_shape(shape, padding))
-
-
-def _padded_shape(shape, padding):
+def padded_shape(shape, padding):
+    """Return the shape of `Padded.array` for pictures of shape (N, H, W, C)."""
     N, H, W, C = shape
     return N, H + 2 * padding + OVERHANG, W + 2 * padding + OVERHANG, C
 
 
-def bordered(shape, padding, dtype, memory=None):
-    """Return a border of zeros around pictures whose values are not initialised.
-
-    Parameters
-    ----------
-    shape : tuple
-        (N, H, W, C), without the border.
-    padding : int
-    dtype : dtype
-    memory : ndarray of shape (size,), optional
-        Where to put it, instead of new memory: of this dtype, at least `padded_size` values.
-    """
-    full = _padded_shape(shape, padding)
-    array = np.empty(full, dtype) if memory is None else memory[: prod(full)].reshape(full)
-    _, H, W, _ = shape
+def bordered(array, padding):
+    """Return `array`, of such a shape, as `Padded`, having set its border to zero."""
+    padded = Padded(array, padding)
+    H, W = padded.size
     rows, columns = slice(padding, padding + H), slice(padding, padding + W)
     array[:, : rows.start] = 0
     array[:, rows.stop :] = 0
     array[:, rows, : columns.start] = 0
     array[:, rows, columns.stop :] = 0
-    return Padded(array, (H, W), padding)
+    return padded
 
 
 def pad(pictures, padding):
-    """Return pictures (N, C, H, W), in whatever memory layout, as `Padded`."""
+    """Return pictures (N, C, H, W), of any memory layout, as `Padded`."""
     x = pictures.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
     N, H, W, C = x.shape
-    padded = bordered(x.shape, padding, x.dtype)
+    padded = bordered(np.empty(padded_shape(x.shape, padding), x.dtype), padding)
     inside = padded.inside
 
     def strip(n, y0, y1):
@@ -125,18 +106,13 @@ def dilated(top_diff, size, kernel_size, stride, padding):
         (H, W) of the layer's input.
     kernel_size, stride, padding : int
         K, s and p of the layer.
-
-    Returns
-    -------
-    Padded
-        Its `output_size(K)` is `size`.
     """
     shift = kernel_size - 1 - padding
     if stride == 1 and shift >= 0:
         return pad(top_diff, shift)
     N, Co, Ho, Wo = top_diff.shape
     H, W = (length + kernel_size - 1 for length in size)
-    padded = Padded(np.zeros(_padded_shape((N, H, W, Co), 0), top_diff.dtype), (H, W), 0)
+    padded = Padded(np.zeros(padded_shape((N, H, W, Co), 0), top_diff.dtype), 0)
     first = max(0, ceil(-shift / stride))  # the outputs before it read only padding
     start = stride * first + shift
     target = padded.inside[:, start::stride, start::stride]

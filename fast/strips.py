@@ -24,9 +24,7 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 def available_cpus():
     """Return the number of CPUs this process may use (its affinity, not the machine's total)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 STRIP_BYTES = 1 << 20  # what `strips_of_bytes` lets a strip read
@@ -49,16 +47,12 @@ def set_threads(number):
 
 
 def get_threads():
-    """Return the number of threads that take strips."""
     return _threads or available_cpus()
 
 
 @contextmanager
 def single_threaded_blas():
-    """Limit BLAS to one thread; the last of several concurrent users restores the old limit.
-
-    If no BLAS library can be controlled, this does nothing, and the work is only slower.
-    """
+    """Limit BLAS to one thread; the last of several concurrent users restores the old limit."""
     global _blas_limit, _blas_users
     with _lock:
         if _blas_users == 0:
@@ -97,10 +91,7 @@ def _restore_blas():
 
 
 def run_strips(function, strips):
-    """Call `function(*strip)` for every strip, shared among the threads.
-
-    An exception in one strip, or Ctrl-C, stops the others and is raised here.
-    """
+    """Call `function(*strip)` for every strip; an exception stops all threads and is raised."""
     strips = list(strips)
     numbers = itertools.count()  # `next` of it is atomic: each number goes to one thread
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Kernel 3, Winograd's F(4x4, 3x3): a 3x3 convolution by a quarter of the multiplications [1]_.
+"""Kernel 3, Winograd's F(4x4, 3x3): a 3x3 convolution by a quarter of the multiplications.
 
 Its reason: VGG has only 3x3 kernels with many channels, where the multiplications cost most.
 
@@ -24,9 +24,7 @@ Cost for each tile and channel: 144 + 216 multiplications for V (from the left, 
 see `_transform_tiles`), 144 + 96 for Y, both by small matrix products; and 36 Co for M, the part
 that direct convolution does with 144 Co.
 
-References
-----------
-.. [1] A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 """
 
 from math import ceil
@@ -37,35 +35,29 @@ from numpy.lib.stride_tricks import as_strided
 from fast.padded import TILE, whole_tiles
 from fast.strips import run_strips, scratch, strips_of_rows
 
-# The interpolation points are 0, 1, -1, 2, -2 and infinity [1]_.
-BT = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ]
-)
-G = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-AT = np.array(
-    [
-        [1, 1, 1, 1, 1, 0],
-        [0, 1, -1, 2, -2, 0],
-        [0, 1, 1, 4, 4, 0],
-        [0, 1, -1, 8, -8, 1],
-    ]
-)
+# The interpolation points are 0, 1, -1, 2, -2 and infinity.
+BT = np.array([
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+])  # fmt: skip
+G = np.array([
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+])  # fmt: skip
+AT = np.array([
+    [1, 1, 1, 1, 1, 0],
+    [0, 1, -1, 2, -2, 0],
+    [0, 1, 1, 4, 4, 0],
+    [0, 1, -1, 8, -8, 1],
+])  # fmt: skip
 GG = np.kron(G, G)  # (36, 9): GG @ g is G g G^T, both written as vectors
 
 STRIP_TILES = 60  # tiles a strip: large enough for full speed, small enough for the cache
@@ -74,18 +66,10 @@ SMALL_PRODUCT = 10**6  # OpenBLAS does not repack a product of (M, N) and (N, L)
 
 
 def prepare(weight, keep=True):
-    """Return U = G g G^T of the filters (C, 3, 3, Co), in blocks of channels out.
+    """Return U = G g G^T of the filters (C, 3, 3, Co), of shape (36, S, C, Co / S).
 
-    Parameters
-    ----------
-    weight : ndarray of shape (C, 3, 3, Co)
-    keep : bool, default=True
-        True: a new array. False: a reusable buffer, valid until the next call in this thread.
-
-    Returns
-    -------
-    ndarray of shape (36, S, C, Co / S)
-        S blocks keep each product below SMALL_PRODUCT.
+    S blocks of channels out keep each product below SMALL_PRODUCT. With keep=False, U is in a
+    buffer that the next call in this thread overwrites.
     """
     C, _, _, Co = weight.shape
     S = 1
@@ -107,20 +91,11 @@ def prepare(weight, keep=True):
 
 
 def convolve(padded, filters, bias, out, epilogue=None):
-    """Convolve 3x3 at stride 1; see `fast.convolution.convolve`.
+    """Convolve into `out` (N, Ho, Wo, Co), Ho and Wo rounded up to whole tiles.
 
-    The bias is added to M at the point (1, 1) only: column 1 of A^T is all ones, so A^T M A
-    distributes what is added there to all 16 outputs.
-
-    Parameters
-    ----------
-    padded : Padded
-    filters : Filters
-    bias : ndarray of shape (Co,) or None
-    out : ndarray of shape (N, Ho, Wo, Co) or None
-        Ho and Wo are rounded up to whole tiles. If None, blocks of output live only in the cache,
-        for the epilogue.
-    epilogue : callable, optional
+    If `out` is None, the blocks of output exist only in the cache, for the epilogue. The bias is
+    added to M at the point (1, 1) only: column 1 of A^T is all ones, so A^T M A distributes what is
+    added there to all 16 outputs. The rest is as in `fast.convolution.convolve`.
     """
     U, x = filters.matrices, padded.array
     _, S, C, part = U.shape
@@ -146,9 +121,8 @@ def convolve(padded, filters, bias, out, epilogue=None):
             block = out[n, TILE * r0 : TILE * r1, TILE * t0 : TILE * t1]
         sy, sx, sc = block.strides
         # (A^T M) A, row by row, straight to its place: (4, 6) @ (rows, columns, 4, 6, Co)
-        Y = as_strided(
-            block, (rows, columns, TILE, TILE, Co), (TILE * sy, TILE * sx, sy, sx, sc)
-        )
+        shape, strides = (rows, columns, TILE, TILE, Co), (TILE * sy, TILE * sx, sy, sx, sc)
+        Y = as_strided(block, shape, strides)
         np.matmul(at, half.reshape(rows, columns, TILE, 6, Co), out=Y)
         if epilogue:
             epilogue(n, TILE * r0, TILE * t0, block)
@@ -192,9 +166,8 @@ def _transform_tiles(bt, x, strip, V):
     np.matmul(bt, six_rows, out=half.reshape(rows, 6, width * C))  # B^T d
     sr, sf, sx, sc = half.strides
     # (rows, 6, columns, 6, C): from each of the six combined rows, the six pixels of each tile
-    windows = as_strided(
-        half, (rows, 6, columns, 6, C), (sr, sf, TILE * sx, sx, sc), writeable=False
-    )
+    shape, strides = (rows, 6, columns, 6, C), (sr, sf, TILE * sx, sx, sc)
+    windows = as_strided(half, shape, strides, writeable=False)
     # (rows, columns, 6, 6, C) -> (rows, 6, columns, 6, C)
     out = V.reshape(rows, columns, 6, 6, C).transpose(0, 2, 1, 3, 4)
     np.matmul(bt, windows, out=out)  # (B^T d) B, row by row

@@ -198,15 +198,15 @@ def convolution(*, frozen=True, channels=(3, 4), kernel=3, padding=1, stride=1):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ({}, "expected a ReLU layer at the end, got no layers"),
-        ({"a": convolution()}, "expected a ReLU layer at the end, got convolution"),
+        ({}, "ReLU or pooling layer at the end, got image"),
+        ({"a": convolution()}, "ReLU or pooling layer at the end, got convolution"),
         ({"a": convolution(frozen=False)}, "layer a: expected frozen True, got False"),
         ({"a": convolution(kernel=5)}, "layer a: expected kernel_size 3, got 5"),
         ({"a": convolution(padding=0)}, "layer a: expected padding 1, got 0"),
         ({"a": convolution(stride=2)}, "layer a: expected stride 1, got 2"),
-        ({"a": ReLULayer()}, "layer a: relu cannot follow the image"),
-        ({"a": MaxPoolingLayer(2, 2)}, "layer a: max pooling cannot follow the image"),
-        ({"a": FlattenLayer((1, 1, 1), (1,))}, "layer a: .*, got FlattenLayer"),
+        ({"a": ReLULayer()}, "layer a: relu cannot follow image"),
+        ({"a": MaxPoolingLayer(2, 2)}, "layer a: max pooling cannot follow image"),
+        ({"a": FlattenLayer((1, 1, 1), (1,))}, "layer a: FlattenLayer cannot follow image"),
         ({"a": convolution(), "b": MaxPoolingLayer(2, 2)}, "b: max pooling cannot follow conv"),
         (
             {"a": convolution(), "b": convolution(channels=(4, 5))},
@@ -215,7 +215,7 @@ def convolution(*, frozen=True, channels=(3, 4), kernel=3, padding=1, stride=1):
         ({"a": convolution(), "b": ReLULayer(), "c": ReLULayer()}, "c: relu cannot follow relu"),
         (
             {"a": convolution(), "b": ReLULayer(), "c": convolution(channels=(5, 6))},
-            "layer c: expected channel_in 4.*, got 5",
+            "layer c: expected channel_in 4, got 5",
         ),
         *(
             ({"a": convolution(), "b": ReLULayer(), "c": pool(*sizes)}, f"layer c: expected {what}")
