@@ -24,13 +24,7 @@ from fast import convolution
 from fast.padded import dilated, pad
 from fast.strips import run_strips, strips_of_bytes, strips_of_rows
 from layers1 import descend, draw_weights
-from support.checks import (
-    check_floating,
-    check_not_negative,
-    check_pictures,
-    check_positive,
-    check_shape,
-)
+from support.checks import check_not_negative, check_pictures, check_positive, check_shape
 
 
 def output_size(height, width, kernel_size, stride, padding=0):
@@ -141,17 +135,14 @@ class ConvolutionalLayer(_WindowLayer):
         K = self.kernel_size
         shape = (self.channel_in, K, K, self.channel_out)
         weight = draw_weights(shape, std, self.channel_in * K * K, rng)
-        self._set_param(weight, np.zeros(self.channel_out, dtype=np.float32))
+        self.load_param(weight, np.zeros(self.channel_out, dtype=np.float32))
 
     def load_param(self, weight, bias):
         """Replace the parameters by copies of `weight` (C, K, K, Co) and `bias` (Co,)."""
         K = self.kernel_size
         check_shape("weight", weight, (self.channel_in, K, K, self.channel_out))
         check_shape("bias", bias, (self.channel_out,))
-        self._set_param(weight.copy(), bias.copy())
-
-    def _set_param(self, weight, bias):
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias = weight.copy(), bias.copy()
         self.frozen = False
         self._prepared = {}
 
@@ -581,12 +572,8 @@ class FlattenLayer:
 
     def forward(self, input):
         """Return the features (N, *output_shape) of pictures (N, C, H, W)."""
-        check_floating("input", input)
-        if input.ndim != 4 or len(input) == 0 or input.shape[1:] != self.input_shape:
-            raise ValueError(
-                f"expected input of shape (N, {', '.join(map(str, self.input_shape))}), "
-                f"got {input.shape}"
-            )
+        check_pictures("input", input, self.input_shape[0])
+        check_shape("input", input, (len(input), *self.input_shape))
         self.batch_size = len(input)
         # (N, C, H, W) -> (N, H, W, C) -> (N, H W C)
         self.output = input.transpose(0, 2, 3, 1).reshape(len(input), *self.output_shape).copy()

@@ -11,7 +11,7 @@ import numpy as np
 from fast import im2col, kn2row, winograd
 from fast.padded import pad, whole_tiles
 
-ALGORITHMS = ("im2col", "kn2row", "winograd")
+ALGORITHMS = {"im2col": im2col, "kn2row": kn2row, "winograd": winograd}
 
 
 def choose(kernel_size, stride, channel_in, channel_out):
@@ -25,17 +25,12 @@ def choose(kernel_size, stride, channel_in, channel_out):
 
 def check_algorithm(algorithm, kernel_size, stride):
     """Raise ValueError unless `algorithm` is None or one that can do this kernel and stride."""
-    if algorithm is None:
-        return
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
-    if algorithm == "winograd" and (kernel_size != 3 or stride != 1):
+    can = {"im2col": True, "kn2row": stride == 1, "winograd": stride == 1 and kernel_size == 3}
+    if algorithm is not None and not can.get(algorithm):
         raise ValueError(
-            f"winograd works for 3x3 kernels at stride 1, got {kernel_size}x{kernel_size} "
-            f"at stride {stride}"
+            "algorithm must be im2col, kn2row (stride 1 only) or winograd (3x3 kernels at stride 1 "
+            f"only), got {algorithm!r} for {kernel_size}x{kernel_size} at stride {stride}"
         )
-    if algorithm == "kn2row" and stride != 1:
-        raise ValueError(f"kn2row works for stride 1, got stride {stride}")
 
 
 class Filters(NamedTuple):
@@ -57,7 +52,7 @@ def prepare(weight, stride, algorithm, keep=True):
     if algorithm == "winograd":
         matrices = winograd.prepare(weight, keep)
     else:
-        matrices = (im2col if algorithm == "im2col" else kn2row).prepare(weight)
+        matrices = ALGORITHMS[algorithm].prepare(weight)
     return Filters(matrices, algorithm, K, stride, Co)
 
 
@@ -77,7 +72,7 @@ def convolve(padded, filters, bias):
     if filters.algorithm == "winograd":
         winograd.convolve(padded, filters, bias, out)
     else:
-        (im2col if filters.algorithm == "im2col" else kn2row).convolve(padded, filters, bias, exact)
+        ALGORITHMS[filters.algorithm].convolve(padded, filters, bias, exact)
     return exact
 
 

@@ -23,11 +23,9 @@ DEAD = 4  # argmax of a window whose maximum the ReLU had set to 0: no pixel get
 
 POOLS = ("max pooling", "average pooling")
 POOL = ("relu",), {"kernel_size": 2, "stride": 2}
+CONVOLUTION = {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True}
 LAYERS = {  # kind: the kinds that it can follow, and the only form computed here
-    "convolution": (
-        ("image", "relu", *POOLS),
-        {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True},
-    ),
+    "convolution": (("image", "relu", *POOLS), CONVOLUTION),
     "relu": (("convolution",), {}),
     "max pooling": POOL,
     "average pooling": POOL,

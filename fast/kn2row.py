@@ -18,7 +18,7 @@ def prepare(weight):
     return np.ascontiguousarray(weight).reshape(C, K * K * Co)
 
 
-def convolve(padded, filters, bias, out, epilogue=None):
+def convolve(padded, filters, bias, out):
     """Convolve into `out` (N, Ho, Wo, Co); see `fast.convolution.convolve`.
 
     The product (P, C) @ (C, K K Co) gives what each pixel contributes to each of the K x K outputs
@@ -42,9 +42,6 @@ def convolve(padded, filters, bias, out, epilogue=None):
         sums[...] = 0 if bias is None else bias[:, None, None]
         for i, j in np.ndindex(K, K):
             sums += parts[i, j, :, i : i + y1 - y0, j : j + Wo]
-        block = out[n, y0:y1]
-        np.copyto(block, sums.transpose(1, 2, 0))  # (Co, rows, Wo) -> (rows, Wo, Co)
-        if epilogue:
-            epilogue(n, y0, 0, block)
+        np.copyto(out[n, y0:y1], sums.transpose(1, 2, 0))  # (Co, rows, Wo) -> (rows, Wo, Co)
 
     run_strips(strip, strips_of_bytes(N, Ho, Wp * max(C, K * K * Co) * out.itemsize))

@@ -50,7 +50,7 @@ POOL_ORACLES = {
 
 
 def assert_pooling(layer, x, top_diff, kernel, stride):
-    """Forward and backward agree with the definition, and leave their arguments alone."""
+    """Forward and backward agree with the definition and do not change their arguments."""
     forward, backward = POOL_ORACLES[type(layer)]
     x_before, top_before = x.copy(), top_diff.copy()
     tolerance = 1e-6 if x.dtype == np.float32 else 1e-12

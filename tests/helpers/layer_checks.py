@@ -1,4 +1,4 @@
-"""What the tests of the layers and of their kernels share."""
+"""Shared by the tests of the layers and of their kernels."""
 
 import re
 
@@ -48,7 +48,7 @@ def assert_close(actual, expected, dtype):
 
 
 def assert_convolution(layer, x, top_diff, padding, stride, dtype):
-    """Forward and backward agree with scipy, and leave everything they were given alone."""
+    """Forward and backward agree with SciPy and do not change what they are given."""
     weight, bias = layer.save_param()
     x_before, top_before = x.copy(), top_diff.copy()
     output = layer.forward(x)
