@@ -43,9 +43,14 @@ def output_size(height, width, kernel_size, stride, padding=0):
 class _WindowLayer:
     """What the layers with a sliding window share: the choice by `type`, and the checks."""
 
-    def _check_type(self):
-        if self.type not in (0, 1):
-            raise ValueError(f"type must be 0 (raw loops) or 1 (fast), got {self.type!r}")
+    def __init__(self, kernel_size, stride, type=1):
+        check_positive(kernel_size=kernel_size, stride=stride)
+        if type not in (0, 1):
+            raise ValueError(f"type must be 0 (raw loops) or 1 (fast), got {type!r}")
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.type = type
+        self.input = self.output = None  # saved by forward
 
     def forward(self, input):
         """Return the output, by the path that `type` selects."""
@@ -106,25 +111,19 @@ class ConvolutionalLayer(_WindowLayer):
     def __init__(
         self, kernel_size, channel_in, channel_out, padding, stride, type=1, algorithm=None
     ):
-        check_positive(
-            kernel_size=kernel_size, channel_in=channel_in, channel_out=channel_out, stride=stride
-        )
+        super().__init__(kernel_size, stride, type)
+        check_positive(channel_in=channel_in, channel_out=channel_out)
         check_not_negative(padding=padding)
         convolution.check_algorithm(algorithm, kernel_size, stride)
-        self.kernel_size = kernel_size
         self.channel_in = channel_in
         self.channel_out = channel_out
         self.padding = padding
-        self.stride = stride
-        self.type = type
-        self._check_type()
         self.algorithm = algorithm
         self.weight = self.bias = None
         self.frozen = False
         self._prepared = {}  # while frozen: the weight, and its form for each algorithm
         self.d_weight = self.d_bias = None
-        self.input = self.input_pad = self.output = None  # saved by forward
-        self._padded = None  # the buffer that `input_pad` is a view of
+        self.input_pad = self._padded = None  # saved by forward; the first is a view of the second
         self.forward_time = self.backward_time = None
 
     def init_param(self, std=0.01, rng=None):
@@ -327,14 +326,6 @@ class ConvolutionalLayer(_WindowLayer):
 
 class _PoolingLayer(_WindowLayer):
     """What the two pooling layers share: geometry, checks, and sums over overlapping windows."""
-
-    def __init__(self, kernel_size, stride, type=1):
-        check_positive(kernel_size=kernel_size, stride=stride)
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.type = type
-        self._check_type()
-        self.input = self.output = None  # saved by forward
 
     def _start_forward(self, input):
         """Check and keep `input`; return the shape of the output."""

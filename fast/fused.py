@@ -144,15 +144,15 @@ class FusedNetwork:
                 self._features[stage.relu_name] = out.inside
             if stage.pools:
                 place = stage.pool_name if stage.pool_name in wanted else turn
-                pooled = self._buffer(place, stage.output_shape, image.dtype)
-                self._features[stage.pool_name] = pooled.inside
+                next_padded = self._buffer(place, stage.output_shape, image.dtype)
+                pooled = self._features[stage.pool_name] = next_padded.inside
             stage.mask = stage.argmax = None  # what backward needs of this stage
             if keep and (out is not None or stage.averages):
                 stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
             if keep and stage.pools and not stage.averages:
                 stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
             self._convolve(number, padded, stage, out, self._rectify_and_pool(stage, pooled))
-            padded = pooled if stage.pools else out
+            padded = next_padded if stage.pools else out
             _, H, W, _ = stage.output_shape
             if not missing:
                 break
@@ -251,13 +251,13 @@ class FusedNetwork:
             a, b, c, d = corners
             where = np.s_[n, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
             if stage.averages:
-                total = np.add(a, b, out=pooled.inside[where])
+                total = np.add(a, b, out=pooled[where])
                 total += c
                 total += d
                 total *= 0.25
                 return
             upper, lower = np.maximum(a, b), np.maximum(c, d)
-            largest = np.maximum(upper, lower, out=pooled.inside[where])
+            largest = np.maximum(upper, lower, out=pooled[where])
             if argmax is not None:
                 # Corners count row by row, and the first of equals is the argmax. In bytes, where
                 # true is 1: 2 or 3 if the lower row is larger, else 0 or 1; DEAD if ReLU cut all.
