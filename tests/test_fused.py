@@ -138,6 +138,7 @@ def test_gradient_by_finite_differences():
     check_gradient(loss, image, network.backward(gradients).copy(), "image", rtol=1e-5)
 
 
+@pytest.mark.layers
 def test_a_relu_at_exactly_zero_lets_the_gradient_pass():
     layers = make_layers("max", np.float64)
     for name in CHANNELS:
