@@ -72,7 +72,7 @@ def relative_error(a, b):
     ],
     ids="+".join,
 )
-@pytest.mark.parametrize("size", [(37, 50), (32, 48), (33, 35), (8, 9)], ids=str)
+@pytest.mark.parametrize("size", [(32, 48), (33, 35), (9, 10)], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
 def test_features_and_gradient_are_those_of_the_layers(pools, wanted, size, dtype, tolerance):
     layers = make_layers(pools, dtype)
