@@ -324,7 +324,7 @@ def stylize(
     scales = plan_scales(content, styles, settings)
     rng = np.random.default_rng(settings.seed) if rng is None else rng
     network = make_network(content, styles, settings, rng) if network is None else network
-    fused = FusedNetwork(used_part(network, settings), settings.pooling)
+    fused = FusedNetwork(used_part(network, settings))
     styles = recoloured(styles, content, settings)
     bounds = -network.image_mean.reshape(1, 3, 1, 1), 255 - network.image_mean.reshape(1, 3, 1, 1)
     colours = resize_picture(content, scales[-1].height, scales[-1].width)

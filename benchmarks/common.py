@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine's description, medians, Markdown tables."""
+"""Shared by the benchmarks: the machine's description, medians, Markdown tables."""
 
 import os
 import platform
@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_info  # noqa: E402
 
 from fast.strips import available_cpus  # noqa: E402
 
-# A yardstick, where it happens to be installed. It is not imported here: its libraries would count
-# as memory of ours.
+# For comparison, if it is installed. It is not imported here, because its libraries would count as
+# our memory.
 HAS_TORCH = find_spec("torch") is not None
 
 
@@ -43,7 +43,7 @@ def describe_machine():
 
 
 def seconds_of(function, repeats):
-    """Return the median seconds of `repeats` calls, after one that warms up."""
+    """Return the median seconds of `repeats` calls, after one call to warm up."""
     function()
     times = []
     for _ in range(repeats):

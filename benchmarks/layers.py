@@ -15,7 +15,7 @@ if HAS_TORCH:
     import torch
 
 SHAPES = [  # (channels in, channels out, height, width)
-    (256, 256, 24, 40),  # the layer the book's lab measures
+    (256, 256, 24, 40),  # the layer that the book's lab measures
     (3, 64, 224, 224),
     (64, 64, 224, 224),
     (128, 128, 112, 112),
@@ -39,9 +39,9 @@ def measure(layer, x, top_diff, repeats):
 
 
 def measure_torch(layer, x, top_diff, repeats):
-    """The same in PyTorch; its backward includes data, weight and bias gradients, as ours."""
+    """Do the same in PyTorch; its backward pass, too, computes all three gradients."""
     weight, bias = layer.save_param()
-    # (C, R, R, K) -> (K, C, R, R)
+    # (C, K, K, Co) -> (Co, C, K, K)
     w = torch.from_numpy(np.ascontiguousarray(weight.transpose(3, 0, 1, 2))).requires_grad_()
     b = torch.from_numpy(bias).requires_grad_()
     best = None
@@ -75,14 +75,14 @@ def main():
     print("\n3x3 convolution, stride 1, padding 1, one picture, float32; milliseconds\n")
     rng = np.random.default_rng(0)
     rows = []
-    for C, K, H, W in SHAPES:
+    for C, Co, H, W in SHAPES:
         x = rng.standard_normal((1, C, H, W), dtype=np.float32)
-        top_diff = rng.standard_normal((1, K, H, W), dtype=np.float32)
-        layer = ConvolutionalLayer(3, C, K, 1, 1)
+        top_diff = rng.standard_normal((1, Co, H, W), dtype=np.float32)
+        layer = ConvolutionalLayer(3, C, Co, 1, 1)
         layer.init_param("he", rng)
         runs = {}
-        if not arguments.quick and (C, K, H, W) == SHAPES[0]:
-            raw = ConvolutionalLayer(3, C, K, 1, 1, 0)
+        if not arguments.quick and (C, Co, H, W) == SHAPES[0]:
+            raw = ConvolutionalLayer(3, C, Co, 1, 1, 0)
             raw.load_param(*layer.save_param())
             output = raw.forward(x)
             gradient = raw.backward(top_diff)
@@ -90,7 +90,7 @@ def main():
         for name in ("im2col", "winograd", None):
             if name == "winograd" and C < 16:
                 continue
-            one = ConvolutionalLayer(3, C, K, 1, 1, algorithm=name)
+            one = ConvolutionalLayer(3, C, Co, 1, 1, algorithm=name)
             one.load_param(*layer.save_param())
             runs[name or "chosen"] = measure(one, x, top_diff, arguments.repeats)[:4]
         if HAS_TORCH:
@@ -100,7 +100,7 @@ def main():
         for name, (forward, backward, output, gradient) in runs.items():
             rows.append(
                 [
-                    f"{C} -> {K}, {H}x{W}",
+                    f"{C} -> {Co}, {H}x{W}",
                     name,
                     f"{forward * 1e3:.2f}",
                     f"{backward * 1e3:.2f}",

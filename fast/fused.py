@@ -1,72 +1,113 @@
-"""The walk through a convolutional network, fused strip by strip.
+"""Kernel 4: forward and backward pass of a whole network, the same as layer by layer, faster.
 
-Walking layer by layer, every ReLU and every pooling layer reads and writes whole pictures, and
-memory, not arithmetic, sets the pace. Here a convolution's strip is rectified and pooled while it
-is still in cache; backwards, the strip of a gradient is masked and handed to its pixels before it
-is stored. The numbers are those of the layers, only the order of the work differs.
+Layer by layer, every ReLU and every pooling layer reads and writes whole pictures, and memory, not
+arithmetic, limits the speed. Here the epilogue of a convolution applies ReLU and pooling to each
+block while it is in the cache; in the backward pass it applies their gradients.
 
-Kept for the way back are one byte a value (whether the ReLU let it through, or which of its window
-the pool took) and the features that somebody asked for. Buffers are kept from step to step.
+For the backward pass, one byte a value is kept (whether the value passed the ReLU, or the argmax of
+its window), and the features that were asked for. Buffers are kept from step to step.
 """
+
+from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from fast import convolution as conv_kernels
+from fast import im2col, kn2row, winograd
+from fast.padded import bordered, pad, padded_shape
 from fast.strips import run_strips, scratch, strips_of_rows
+from support.checks import check_pictures, check_shape
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a 2x2 window, in the order in which ties are broken
-DEAD = 4  # winner of a window whose maximum the ReLU had cut off: no pixel gets a gradient
+DEAD = 4  # argmax of a window whose maximum the ReLU had set to 0: no pixel gets a gradient
+
+POOLS = ("max pooling", "average pooling")
+POOL = ("relu",), {"kernel_size": 2, "stride": 2}
+CONVOLUTION = {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True}
+LAYERS = {  # kind: the kinds that it can follow, and the only form computed here
+    "convolution": (("image", "relu", *POOLS), CONVOLUTION),
+    "relu": (("convolution",), {}),
+    "max pooling": POOL,
+    "average pooling": POOL,
+}
 
 
+@dataclass
 class _Stage:
-    """A convolution with its ReLU and, it may be, its pool; and what backward needs of them."""
+    """A convolution, its ReLU and, if there is one, its pool; and what backward needs of them."""
 
-    def __init__(self, conv):
-        self.conv = conv
-        self.relu_name = None
-        self.pool_name = None
-        # set by forward
-        self.shape = None  # of the convolution's output, (N, H, W, K)
-        self.pools = False  # whether the walk went on to the pool
-        self.mask = None
-        self.winner = None
+    conv: object
+    relu_name: str = None
+    pool_name: str = None
+    averages: bool = False  # the pool, instead of taking the maximum
+    # set by forward
+    shape: tuple = None  # of the convolution's output, (N, H, W, Co)
+    pools: bool = False  # whether the forward pass reached the pool
+    mask: np.ndarray = None
+    argmax: np.ndarray = None
+
+    @property
+    def output_shape(self):
+        N, H, W, Co = self.shape
+        return (N, H // 2, W // 2, Co) if self.pools else self.shape
+
+
+def _stages(layers):
+    """Return the layers as stages; ValueError if one is not of the form needed."""
+    stages, before = [], "image"
+    for name, layer in layers.items():
+        kind = getattr(layer, "kind", type(layer).__name__)
+        follows, form = LAYERS.get(kind, ((), {}))
+        if before not in follows:
+            raise ValueError(
+                f"layer {name}: {kind} cannot follow {before}; expected convolution, relu and, "
+                "optionally, max pooling or average pooling, in this order"
+            )
+        if kind == "convolution" and stages:
+            form = {**form, "channel_in": stages[-1].conv.channel_out}
+        for attribute, value in form.items():
+            if getattr(layer, attribute) != value:
+                raise ValueError(
+                    f"layer {name}: expected {attribute} {value}, got {getattr(layer, attribute)}"
+                )
+        if kind == "convolution":
+            stages.append(_Stage(layer))
+        elif kind == "relu":
+            stages[-1].relu_name = name
+        else:
+            stages[-1].pool_name, stages[-1].averages = name, kind == "average pooling"
+        before = kind
+    if before in ("image", "convolution"):
+        raise ValueError(f"expected a ReLU or pooling layer at the end, got {before}")
+    return stages
 
 
 class FusedNetwork:
-    """A frozen chain of convolutions (3x3, padding 1), each with its ReLU, some with a pool.
+    """A chain of frozen 3x3 convolutions, each with its ReLU, some with a 2x2 pool.
 
     Parameters
     ----------
     layers : dict of str to layer
-        In order: convolutional layers (frozen, see `ConvolutionalLayer.freeze`), each followed by
-        a ReLU layer and perhaps a pooling layer (2x2, stride 2). Their names begin with conv, relu
-        and pool.
-    pooling : {'max', 'average'}, default='max'
-        What the pooling layers do.
+        In order: convolutions (frozen, kernel 3, padding 1, stride 1), each followed by a ReLU and,
+        optionally, by max or average pooling (kernel 2, stride 2). Everything else is refused with
+        a ValueError that names it.
     """
 
-    def __init__(self, layers, pooling="max"):
-        self.pooling = pooling
-        self.stages = []
-        for name, layer in layers.items():
-            if name.startswith("conv"):
-                self.stages.append(_Stage(layer))
-            elif name.startswith("relu"):
-                self.stages[-1].relu_name = name
-            else:
-                self.stages[-1].pool_name = name
+    def __init__(self, layers):
+        self.stages = _stages(layers)
         self._memory = {}
         # set by forward
-        self._used = []  # the stages that the walk passed
+        self._used = []  # the stages that the forward pass reached
         self._features = {}  # what was asked for, (N, h, w, C)
         self._image_shape = None
+        self._kept = False
 
     def forward(self, image, wanted, keep=True):
-        """Walk to the deepest layer wanted.
+        """Compute the features up to the deepest layer wanted.
 
         Parameters
         ----------
-        image : ndarray of shape (N, 3, H, W)
+        image : ndarray of shape (N, C, H, W)
         wanted : collection of str
             Names of ReLU or pooling layers, at least one.
         keep : bool, default=True
@@ -75,150 +116,133 @@ class FusedNetwork:
         Returns
         -------
         dict of str to ndarray of shape (N, C, h, w)
-            The features wanted. They live in buffers that the next `forward` overwrites.
-
-        Raises
-        ------
-        ValueError
-            If a name is none of the network's ReLU or pooling layers.
+            The features wanted. They are in buffers that the next `forward` overwrites.
         """
         names = {name for stage in self.stages for name in (stage.relu_name, stage.pool_name)}
-        if not wanted or not set(wanted) <= names:
+        if not wanted or not set(wanted) <= names - {None}:
             raise ValueError(f"expected names of ReLU or pooling layers, got {sorted(wanted)}")
-        self._image_shape = image.shape
-        self._features = {}
-        self._used = []
-        padded = conv_kernels.pad(image, 1)
+        check_pictures("image", image, self.stages[0].conv.channel_in)
+        self._image_shape, self._kept = image.shape, False
+        self._features, self._used = {}, []
+        padded = pad(image, 1)
         N, _, H, W = image.shape
         missing = set(wanted)
         for number, stage in enumerate(self.stages):
-            K = stage.conv.channel_out
-            stage.shape = (N, H, W, K)
+            stage.shape = (N, H, W, stage.conv.channel_out)
             missing.discard(stage.relu_name)
             stage.pools = bool(missing) and stage.pool_name is not None
             missing.discard(stage.pool_name)
+            if stage.pools and min(H, W) < 2:
+                raise ValueError(f"the image is too small: layer {stage.pool_name} gets {H}x{W}")
             self._used.append(stage)
-            # Features that somebody wants have a place of their own; the others take turns.
+            # Features that are wanted have their own buffers; the other stages alternate.
             turn = f"forward {number % 2}"
             out = pooled = None
             if not stage.pools or stage.relu_name in wanted:
                 place = stage.relu_name if stage.relu_name in wanted else turn
-                out, self._features[stage.relu_name] = self._buffer(place, stage.shape, image.dtype)
-            next_padded = out
+                out = self._buffer(place, stage.shape, image.dtype)
+                self._features[stage.relu_name] = out.inside
             if stage.pools:
-                H, W = H // 2, W // 2
                 place = stage.pool_name if stage.pool_name in wanted else turn
-                next_padded, pooled = self._buffer(place, (N, H, W, K), image.dtype)
-                self._features[stage.pool_name] = pooled
-            self._keep(number, stage, keep, out is not None, image.dtype)
+                next_padded = self._buffer(place, stage.output_shape, image.dtype)
+                pooled = self._features[stage.pool_name] = next_padded.inside
+            stage.mask = stage.argmax = None  # what backward needs of this stage
+            if keep and (out is not None or stage.averages):
+                stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
+            if keep and stage.pools and not stage.averages:
+                stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
             self._convolve(number, padded, stage, out, self._rectify_and_pool(stage, pooled))
-            padded = next_padded
+            padded = next_padded if stage.pools else out
+            _, H, W, _ = stage.output_shape
             if not missing:
                 break
         self._features = {name: self._features[name] for name in wanted}
+        self._kept = keep
         # (N, h, w, C) -> (N, C, h, w)
         return {name: array.transpose(0, 3, 1, 2) for name, array in self._features.items()}
 
     def backward(self, gradients, gram_gradients=None):
-        """Walk back once, picking up each loss's gradient where its layer is passed.
+        """Return the gradient with respect to the image; the next `backward` overwrites it.
 
         Parameters
         ----------
         gradients : dict of str to ndarray of shape (N, C, h, w)
-            Derivatives of the loss by features that the last `forward` returned.
+            Gradient of the loss with respect to features that the last `forward` returned.
         gram_gradients : dict of str to ndarray of shape (N, C, C), optional
-            The same for losses on the Gram matrices of features F: the matrices S with which the
-            derivative is F S (`StyleLossLayer.gram_gradient`). Multiplied strip by strip, F S is
-            never stored.
-
-        Returns
-        -------
-        ndarray of shape (N, 3, H, W)
-            Derivative of the loss by the image. The next `backward` overwrites it.
+            The same for losses on the Gram matrices of features F: the matrices S for which that
+            gradient is F S (`StyleLossLayer.gram_gradient`). F S is never stored.
         """
+        if not self._kept:
+            raise RuntimeError("backward needs a forward pass with keep=True first")
         gram_gradients = gram_gradients or {}
         for name in (*gradients, *gram_gradients):
             if name not in self._features:
                 raise ValueError(f"{name} is not among the layers wanted: {sorted(self._features)}")
+        for name, array in gradients.items():
+            N, h, w, C = self._features[name].shape
+            check_shape(f"the gradient at {name}", array, (N, C, h, w))
         # (N, C, h, w) -> (N, h, w, C)
         gradients = {name: array.transpose(0, 2, 3, 1) for name, array in gradients.items()}
         last = len(self._used) - 1
-        dtype = self._features[next(iter(self._features))].dtype
-        padded, finish = self._target(last, dtype, gradients, gram_gradients)
-        N, H, W, K = self._used[last].shape
-        if self._used[last].pools:
-            H, W = H // 2, W // 2
-        inside = padded[:, 1 : 1 + H, 1 : 1 + W]
+        dtype = next(iter(self._features.values())).dtype
+        padded, epilogue = self._target(last, dtype, gradients, gram_gradients)
+        N, H, W, Co = self._used[last].output_shape
 
-        def start(n, y0, y1):  # above the last stage there is nothing: only its losses' gradients
+        def start(n, y0, y1):  # after the last stage there is nothing, only the losses' gradients
             if self._used[last].pools:
-                block = np.zeros((y1 - y0, W, K), dtype)
+                block = np.zeros((y1 - y0, W, Co), dtype)
             else:
-                block = inside[n, y0:y1]
+                block = padded.inside[n, y0:y1]
                 block[...] = 0
-            finish(n, y0, 0, block)
+            epilogue(n, y0, 0, block)
 
         run_strips(start, strips_of_rows(N, H, 16))
         for number in range(last, 0, -1):
-            stage, below = self._used[number], self._used[number - 1]
-            filters = stage.conv.prepared("winograd", dtype, turned=True)
-            shape = (*stage.shape[:3], stage.conv.channel_in)
-            out, finish = self._target(number - 1, dtype, gradients, gram_gradients)
-            self._winograd(padded, filters, None, None if below.pools else out, shape, finish)
-            padded = out
-        filters = self._used[0].conv.prepared("kn2row", dtype, turned=True)
+            filters = self._used[number].conv.prepared(dtype, "winograd", flipped=True)
+            target, epilogue = self._target(number - 1, dtype, gradients, gram_gradients)
+            out = None if self._used[number - 1].pools else target
+            self._winograd(padded, filters, None, out, epilogue)
+            padded = target
+        filters = self._used[0].conv.prepared(dtype, "kn2row", flipped=True)
         N, C, H, W = self._image_shape
         image_gradient = self._array("image", (N, H, W, C), dtype)
-        conv_kernels.kn2row(padded, filters, None, 3, image_gradient)
+        kn2row.convolve(padded, filters, None, image_gradient)
         return image_gradient.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
-    def _keep(self, number, stage, keep, full, dtype):
-        """Make room for what `backward` needs of a stage."""
-        N, H, W, K = stage.shape
-        stage.mask = stage.winner = None
-        if keep and (full or self.pooling == "average"):
-            stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
-        if keep and stage.pools and self.pooling == "max":
-            stage.winner = self._array(f"winner {number}", (N, H // 2, W // 2, K), np.uint8)
-
-    def _convolve(self, number, padded, stage, out, finish):
-        """Run a stage's convolution into `out`, or into the cache only where that is None."""
-        conv, dtype = stage.conv, padded.dtype
-        bias = conv.bias.astype(dtype, copy=False)
-        if number == 0 and not stage.pools:  # the picture's three channels are few for Winograd
-            _, H, W, _ = stage.shape
-            filters = conv.prepared("im2col", dtype)
-            conv_kernels.im2col(padded, filters, bias, 3, 1, out[:, 1 : 1 + H, 1 : 1 + W], finish)
+    def _convolve(self, number, padded, stage, out, epilogue):
+        """Run a stage's convolution into `out`, or only into the cache if that is None."""
+        dtype = padded.array.dtype
+        bias = stage.conv.bias.astype(dtype, copy=False)
+        if number == 0 and not stage.pools:  # the picture has too few channels for Winograd
+            filters = stage.conv.prepared(dtype, "im2col")
+            im2col.convolve(padded, filters, bias, out.inside, epilogue)
         else:
-            filters = conv.prepared("winograd", dtype)
-            self._winograd(padded, filters, bias, out, stage.shape, finish)
+            self._winograd(padded, stage.conv.prepared(dtype, "winograd"), bias, out, epilogue)
 
     @staticmethod
-    def _winograd(padded, filters, bias, out, shape, finish):
-        N, H, W, K = shape
-        rows, columns = conv_kernels.whole_tiles(H), conv_kernels.whole_tiles(W)
+    def _winograd(padded, filters, bias, out, epilogue):
+        H, W = padded.output_size(3)
 
         def crop(n, y, x, block):
             h, w = min(len(block), H - y), min(block.shape[1], W - x)
-            finish(n, y, x, block[:h, :w])
-            # Tiles may hang over the picture; what they wrote there is the next layer's padding.
+            epilogue(n, y, x, block[:h, :w])
+            # Tiles may extend beyond the picture; those values are the next layer's padding.
             block[h:] = 0
             block[:, w:] = 0
 
-        tiles = None if out is None else out[:, 1 : 1 + rows, 1 : 1 + columns]
-        conv_kernels.winograd(padded, filters, bias, (N, rows, columns, K), tiles, crop)
+        winograd.convolve(padded, filters, bias, None if out is None else out.tiles, crop)
 
     def _rectify_and_pool(self, stage, pooled):
-        """Return the `finish` that rectifies a block of sums and pools it into `pooled`."""
-        mask, winner = stage.mask, stage.winner
+        """Return the epilogue that applies ReLU to a block and pools it into `pooled`."""
+        mask, argmax = stage.mask, stage.argmax
         zeros = np.zeros(stage.shape[2:], stage.conv.weight.dtype)
 
-        def finish(n, y, x, block):
+        def epilogue(n, y, x, block):
             h, w, _ = block.shape
             corners = [block[i : h // 2 * 2 : 2, j : w // 2 * 2 : 2] for i, j in CORNERS]
             if mask is not None:
                 np.greater_equal(block, 0, out=mask[n, y : y + h, x : x + w])
-            if winner is not None:
+            if argmax is not None:
                 first_passes = corners[0] >= 0
             # An array of zeros, not the number 0: NumPy's maximum is three times as fast with it.
             np.maximum(block, zeros[:w], out=block)
@@ -226,7 +250,7 @@ class FusedNetwork:
                 return
             a, b, c, d = corners
             where = np.s_[n, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
-            if self.pooling == "average":
+            if stage.averages:
                 total = np.add(a, b, out=pooled[where])
                 total += c
                 total += d
@@ -234,28 +258,28 @@ class FusedNetwork:
                 return
             upper, lower = np.maximum(a, b), np.maximum(c, d)
             largest = np.maximum(upper, lower, out=pooled[where])
-            if winner is not None:
-                # Corners count row by row, and the first of equals wins. In bytes, where true is 1:
-                # 2 or 3 if the lower row is larger, else 0 or 1, and DEAD if all four were cut off.
+            if argmax is not None:
+                # Corners count row by row, and the first of equals is the argmax. In bytes, where
+                # true is 1: 2 or 3 if the lower row is larger, else 0 or 1; DEAD if ReLU cut all.
                 index = (d > c).view(np.uint8)
                 index += 2
                 index *= (lower > upper).view(np.uint8)
                 np.maximum(index, (b > a).view(np.uint8), out=index)
                 dead = ~(first_passes | (largest > 0))
-                np.maximum(index, dead.view(np.uint8) * np.uint8(DEAD), out=winner[where])
+                np.maximum(index, dead.view(np.uint8) * np.uint8(DEAD), out=argmax[where])
 
-        return finish
+        return epilogue
 
     def _target(self, number, dtype, gradients, gram_gradients):
-        """Return where the gradient by a stage's sums goes, and the `finish` that puts it there.
+        """Return where the gradient at a stage's convolution goes, and the epilogue that writes it.
 
-        `finish` is given blocks of the gradient by the stage's output, as far as the layers above
-        come into it. It adds what losses on this very output contribute; pool and ReLU then say
-        which of the sums it belongs to.
+        The epilogue gets blocks of the gradient with respect to the stage's output. It adds the
+        gradient of losses on this output, and applies the gradients of pool and ReLU.
         """
         stage = self._used[number]
-        padded, target = self._buffer(f"backward {number % 2}", stage.shape, dtype)
-        mask, winner = stage.mask, stage.winner
+        padded = self._buffer(f"backward {number % 2}", stage.shape, dtype)
+        target = padded.inside
+        mask, argmax = stage.mask, stage.argmax
         add_at_relu = self._adder(stage.relu_name, gradients, gram_gradients)
         add_at_pool = self._adder(stage.pool_name, gradients, gram_gradients)
 
@@ -270,22 +294,22 @@ class FusedNetwork:
             if add_at_pool:
                 add_at_pool(n, y, x, block)
             _, H, W, _ = stage.shape
-            # An odd last row or column of the sums is in no window, but has a place here.
+            # An odd last row or column is in no window, but has a place here.
             bottom = H if 2 * (y + h) == H - 1 else 2 * (y + h)
             right = W if 2 * (x + w) == W - 1 else 2 * (x + w)
             part = np.s_[n, 2 * y : bottom, 2 * x : right]
             sums = target[part]
             sums[2 * h :] = 0
             sums[:, 2 * w :] = 0
-            if self.pooling == "average":
+            if stage.averages:
                 block *= 0.25
                 for i, j in CORNERS:
                     sums[i : 2 * h : 2, j : 2 * w : 2] = block
                 sums *= mask[part]
             else:
-                won = winner[n, y : y + h, x : x + w]
+                here = argmax[n, y : y + h, x : x + w]
                 for corner, (i, j) in enumerate(CORNERS):
-                    np.multiply(block, won == corner, out=sums[i : 2 * h : 2, j : 2 * w : 2])
+                    np.multiply(block, here == corner, out=sums[i : 2 * h : 2, j : 2 * w : 2])
             if add_at_relu:
                 extra = np.zeros(sums.shape, dtype)
                 add_at_relu(n, 2 * y, 2 * x, extra)
@@ -301,31 +325,26 @@ class FusedNetwork:
             return None
 
         def add(n, y, x, block):
-            h, w, K = block.shape
+            h, w, C = block.shape
             part = np.s_[n, y : y + h, x : x + w]
             if gradient is not None:
                 block += gradient[part]
             if matrices is not None:
-                rows = scratch("features", (h, w, K), block.dtype)
+                rows = scratch("features", (h, w, C), block.dtype)
                 np.copyto(rows, self._features[name][part])
-                product = scratch("product", (h * w, K), block.dtype)
-                np.matmul(rows.reshape(h * w, K), matrices[n], out=product)
-                block += product.reshape(h, w, K)
+                product = scratch("product", (h * w, C), block.dtype)
+                np.matmul(rows.reshape(h * w, C), matrices[n], out=product)
+                block += product.reshape(h, w, C)
 
         return add
 
     def _array(self, place, shape, dtype):
-        """Return the kept array `place`, made anew when shape or dtype change."""
-        array = self._memory.get(place)
-        if array is None or array.shape != shape or array.dtype != dtype:
-            array = self._memory[place] = np.empty(shape, dtype)
-        return array
-
-    def _buffer(self, place, shape, dtype):
-        """Return a padded buffer in the memory kept as `place`, and the view of its inside."""
-        N, H, W, C = shape
-        size = N * (H + 5) * (W + 5) * C
-        memory = self._memory.get(place)
+        """Return an array in the memory kept as `place`, which grows when it is too small."""
+        size, memory = prod(shape), self._memory.get(place)
         if memory is None or memory.size < size or memory.dtype != dtype:
             memory = self._memory[place] = np.empty(size, dtype)
-        return conv_kernels.padded_buffer(shape, 1, dtype, memory)
+        return memory[:size].reshape(shape)
+
+    def _buffer(self, place, shape, dtype):
+        """Return such an array as `Padded`, with padding 1."""
+        return bordered(self._array(place, padded_shape(shape, 1), dtype), 1)

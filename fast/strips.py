@@ -1,11 +1,11 @@
 """Sharing the strips of an array operation among threads.
 
-NumPy lets go of the interpreter lock while it computes, so that ordinary Python threads run at the
-same time. Each takes the next strip of the picture and works on it in buffers small enough for its
-cache; BLAS is held to one thread meanwhile, as the strips already fill the processors.
+NumPy releases the interpreter lock while it computes, so ordinary Python threads run at the same
+time. Each takes the next strip of the picture and works on it in buffers that fit in its cache.
+Meanwhile BLAS is limited to one thread, as the strips already keep all processors busy.
 
-What a strip is depends on the shapes alone and each strip is computed by one thread from start to
-end, so results are the same to the last bit for any number of threads.
+The strips depend on the shapes alone, and one thread computes a strip from start to end. The
+results are therefore the same to the last bit for any number of threads.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import cache
 from itertools import pairwise
 from math import ceil
 
@@ -23,34 +24,22 @@ from threadpoolctl import OpenBLASController, ThreadpoolController
 
 def available_cpus():
     """Return the number of CPUs this process may use (its affinity, not the machine's total)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+
+STRIP_BYTES = 1 << 20  # what `strips_of_bytes` lets a strip read
 
 _lock = threading.Lock()
 _threads = None  # None: as many as there are CPUs
 _pool = None  # the helper threads; the caller's own thread works too
 _pool_size = 0
-_blas = None  # threadpoolctl's view of the BLAS libraries, made at first use
 _blas_limit = None  # the limit in force while any caller is inside `single_threaded_blas`
 _blas_users = 0
 _local = threading.local()
 
 
 def set_threads(number):
-    """Set how many threads take strips.
-
-    Parameters
-    ----------
-    number : int or None
-        At least 1; None stands for as many as there are CPUs.
-
-    Raises
-    ------
-    ValueError
-        If `number` is less than 1.
-    """
+    """Set how many threads take strips: at least 1, or None for as many as there are CPUs."""
     global _threads
     if number is not None and number < 1:
         raise ValueError(f"the number of threads must be at least 1, got {number}")
@@ -58,23 +47,17 @@ def set_threads(number):
 
 
 def get_threads():
-    """Return the number of threads that take strips."""
     return _threads or available_cpus()
 
 
 @contextmanager
 def single_threaded_blas():
-    """Hold BLAS to one thread; the last of several concurrent users restores what was before.
-
-    Where no BLAS library can be controlled this does nothing, and the work is merely slower.
-    """
-    global _blas, _blas_limit, _blas_users
+    """Limit BLAS to one thread; the last of several concurrent users restores the old limit."""
+    global _blas_limit, _blas_users
     with _lock:
-        if _blas is None:
-            _blas = ThreadpoolController().select(user_api="blas")
         if _blas_users == 0:
             _take_control_of_blas()
-            _blas_limit = _blas.limit(limits=1)
+            _blas_limit = _blas_libraries().limit(limits=1)
         _blas_users += 1
     try:
         yield
@@ -85,11 +68,16 @@ def single_threaded_blas():
                 _restore_blas()
 
 
+@cache
+def _blas_libraries():
+    return ThreadpoolController().select(user_api="blas")
+
+
 def _take_control_of_blas():
     """Let this thread set OpenBLAS's limit, whichever thread did so last.
 
-    threadpoolctl from 3.7 on listens to one thread at a time, lest they undo each other's limits;
-    here the count of users sees to that.
+    From version 3.7 on, threadpoolctl obeys one thread at a time, so that threads do not undo each
+    other's limits. Here the count of users prevents that.
     """
     release = getattr(OpenBLASController, "clear_controlling_thread", None)
     if release:
@@ -99,14 +87,11 @@ def _take_control_of_blas():
 def _restore_blas():
     _take_control_of_blas()
     _blas_limit.restore_original_limits()
-    _take_control_of_blas()  # and let go of it
+    _take_control_of_blas()  # and release it
 
 
 def run_strips(function, strips):
-    """Call `function(*strip)` for every strip, shared among the threads.
-
-    An exception in one strip, or Ctrl-C, stops the others and is raised here.
-    """
+    """Call `function(*strip)` for every strip; an exception stops all threads and is raised."""
     strips = list(strips)
     numbers = itertools.count()  # `next` of it is atomic: each number goes to one thread
     stop = threading.Event()
@@ -133,19 +118,19 @@ def run_strips(function, strips):
 
 
 def _start(work, number):
-    """Start `work` in `number` helper threads (a larger pool is made when more are needed)."""
+    """Start `work` in `number` helper threads; the pool is replaced by a larger one if needed."""
     global _pool, _pool_size
     with _lock:
         if number > _pool_size:
             if _pool is not None:
                 _pool.shutdown(wait=False)
             _pool, _pool_size = ThreadPoolExecutor(number, thread_name_prefix="strips"), number
-        # In the caller's context: what it set with np.errstate holds for its helpers as well.
+        # In the caller's context, so that its np.errstate applies in the helpers too.
         return [_pool.submit(copy_context().run, work) for _ in range(number)]
 
 
 def _forget_after_fork():
-    """Forget the parent's threads and locks, none of which live on in a forked child."""
+    """Forget the parent's threads and locks: a forked child does not have them."""
     global _lock, _pool, _pool_size, _blas_users
     if _blas_users:
         _restore_blas()
@@ -164,11 +149,27 @@ def strips_of_rows(pictures, height, rows):
     return [(n, y0, y1) for n in range(pictures) for y0, y1 in pairwise(edges)]
 
 
+def strips_of_bytes(pictures, height, row_bytes):
+    """Return strips as `strips_of_rows` does, of rows that read at most STRIP_BYTES together."""
+    return strips_of_rows(pictures, height, STRIP_BYTES // row_bytes)
+
+
+def product(a, b):
+    """Return the matrix product a @ b, its rows shared among the threads."""
+    result = np.empty((len(a), b.shape[1]), a.dtype)
+
+    def strip(_, start, stop):
+        np.matmul(a[start:stop], b, out=result[start:stop])
+
+    run_strips(strip, strips_of_rows(1, len(a), 512))
+    return result
+
+
 def scratch(name, shape, dtype):
     """Return this thread's buffer `name` as an uninitialised array of the given shape.
 
-    The memory is kept and handed out again at the next call with the same name: fresh large
-    arrays cost a page fault for every 4 KiB.
+    The memory is kept and returned again by the next call with the same name, since a new large
+    array costs a page fault for every 4 KiB.
     """
     buffers = _local.__dict__
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize

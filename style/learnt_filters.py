@@ -31,7 +31,7 @@ References
 
 import numpy as np
 
-from fast.strips import run_strips, single_threaded_blas, strips_of_rows
+from fast.strips import product, single_threaded_blas
 from support.command import InputError
 
 # These layers learn. The deeper ones stay random: their patches have 2304 numbers and more, too
@@ -145,9 +145,9 @@ def filters_from_patches(patches, number, rng):
     mean = patches.mean(axis=0)
     centred = patches - mean
     whitening = whitening_matrix(centred)
-    directions = spherical_kmeans(_product(centred, whitening), number, rng)
-    filters = _product(whitening, directions.T)  # d . (W^T x) = (W d) . x
-    outputs = _product(centred, filters)
+    directions = spherical_kmeans(product(centred, whitening), number, rng)
+    filters = product(whitening, directions.T)  # d . (W^T x) = (W d) . x
+    outputs = product(centred, filters)
     threshold = np.quantile(outputs, 1 - ACTIVE, axis=0).astype(outputs.dtype)
     # filter . (x - mean) - threshold = filter . x + bias
     bias = -threshold - (mean[None] @ filters)[0]
@@ -172,7 +172,7 @@ def whitening_matrix(centred):
     -------
     ndarray of shape (D, at most DIRECTIONS)
     """
-    covariance = _product(centred.T, centred) / len(centred)
+    covariance = product(centred.T, centred) / len(centred)
     with single_threaded_blas():  # LAPACK's rounding depends on its threads
         variance, axes = np.linalg.eigh(covariance)
     if not variance[-1] > 0:
@@ -204,9 +204,9 @@ def spherical_kmeans(vectors, number, rng):
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
     directions = unit[rng.choice(len(unit), number, replace=False)]
     for _ in range(ROUNDS):
-        cosine = _product(unit, directions.T)  # (P, number)
+        cosine = product(unit, directions.T)  # (P, number)
         nearest = cosine == cosine.max(axis=1, keepdims=True)
-        directions = _product((cosine * nearest).T, unit)  # (number, D)
+        directions = product((cosine * nearest).T, unit)  # (number, D)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         empty = lengths[:, 0] < 1e-6
         directions[empty] = unit[rng.integers(len(unit), size=empty.sum())]
@@ -255,14 +255,3 @@ def _load_scaled(name, layer, weight, bias, pictures):
     layer.load_param(weight / mean, bias / mean)
     layer.freeze()
     return [output / mean for output in outputs]
-
-
-def _product(a, b):
-    """Return the matrix product a @ b, its rows shared among the threads."""
-    product = np.empty((len(a), b.shape[1]), a.dtype)
-
-    def strip(_, start, stop):
-        np.matmul(a[start:stop], b, out=product[start:stop])
-
-    run_strips(strip, strips_of_rows(1, len(a), 512))
-    return product

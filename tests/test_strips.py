@@ -1,4 +1,4 @@
-"""Strips shared among threads: same bits, no trace left behind."""
+"""Strips shared among threads: the same bits, and BLAS and threads as they were before."""
 
 import multiprocessing
 import os
@@ -15,8 +15,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fast import strips as threads
+from fast.losses import gram
 from layers2 import ConvolutionalLayer
-from layers3 import gram
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,7 +86,7 @@ def test_works_after_a_fork():
     expected = [result.tobytes() for result in work(0)]  # the parent's threads are running
     here, there = multiprocessing.Pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of forking with threads: that is meant
+        warnings.simplefilter("ignore")  # forking with threads is intended here
         process = multiprocessing.get_context("fork").Process(target=_child, args=(there,))
         process.start()
     assert here.poll(60), "the child hangs"
@@ -102,7 +102,7 @@ def test_the_callers_own_limits_are_restored():
             assert blas_threads() == before
 
 
-def test_blas_runs_single_threaded_meanwhile():
+def test_blas_runs_single_threaded_inside_strips():
     seen = []
     threads.run_strips(lambda i: seen.append(blas_threads()), [(i,) for i in range(4)])
     assert all(set(numbers) <= {1} for numbers in seen)
@@ -149,7 +149,7 @@ def test_the_callers_errstate_holds_in_every_thread():
     assert list(seen.values()) == ["ignore", "ignore"]
 
 
-def test_set_threads_refuses_what_is_no_number_of_threads():
+def test_set_threads_refuses_zero():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         threads.set_threads(0)
     threads.set_threads(None)
@@ -197,10 +197,17 @@ def test_strips_of_rows_cover_every_row_once():
                 assert max(map(len, mine)) <= max(rows, 1)
 
 
+def test_product_is_the_matrix_product():
+    rng = np.random.default_rng(0)
+    for rows in (1, 511, 1300):
+        a, b = rng.standard_normal((rows, 7)), rng.standard_normal((7, 5))
+        np.testing.assert_allclose(threads.product(a, b), a @ b, rtol=1e-12, atol=1e-12)
+
+
 def test_scratch_is_reused_by_its_thread_and_not_shared_with_others():
     first = threads.scratch("test", (4, 5), np.float32)
     assert np.shares_memory(first, threads.scratch("test", (3, 2), np.float64))
-    assert not np.shares_memory(first, threads.scratch("another", (4, 5), np.float32))
+    assert not np.shares_memory(first, threads.scratch("test 2", (4, 5), np.float32))
     others = []
     thread = threading.Thread(
         target=lambda: others.append(threads.scratch("test", (4, 5), np.float32))

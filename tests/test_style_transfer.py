@@ -58,9 +58,9 @@ def objective_of(
     return Objective(network, content, styles, settings)
 
 
-def fused(vgg, pooling="max"):
+def fused(vgg):
     names = vgg.param_layer_name[: vgg.param_layer_name.index("relu5_1") + 1]
-    return FusedNetwork({name: vgg.layers[name] for name in names}, pooling)
+    return FusedNetwork({name: vgg.layers[name] for name in names})
 
 
 # ---------------------------------------------------------------- the book's interface
@@ -199,7 +199,10 @@ def test_one_fused_walk_equals_the_six_walks_of_the_book(vgg, folder):
 
 @pytest.mark.parametrize("pooling", ["max", "average"])
 def test_the_objectives_gradient_by_finite_differences(vgg, folder, pooling):
-    network = fused(as_float64(vgg), pooling)
+    wide = as_float64(vgg)
+    if pooling == "average":
+        wide.use_average_pooling()
+    network = fused(wide)
     content, style, made = images(vgg, folder, np.float64)
     content, made = content[..., :32, :33], made[..., :32, :33]
     styles = [style[..., :33, :34], style[..., 20:52, :40]]

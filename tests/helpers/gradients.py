@@ -1,4 +1,4 @@
-"""Finite differences, the judge of every backward pass."""
+"""Finite differences, against which every backward pass is checked."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def check_gradient(function, x, analytic, name="x", rtol=1e-6, atol=1e-9, step=1e-5):
     """Compare `analytic` with centred differences of `function` over every element of `x`.
 
-    Each element in turn is moved by a small h to either side, and
+    Each element in turn is changed by a small h in both directions, and
 
         d f / d x_i  ~  (f(x + h e_i) - f(x - h e_i)) / (2 h)
 
@@ -21,12 +21,12 @@ def check_gradient(function, x, analytic, name="x", rtol=1e-6, atol=1e-9, step=1
     x : ndarray
         Where to differentiate; floating point, any shape, left unchanged.
     analytic : ndarray
-        The gradient to be judged, of the shape of `x`.
+        The gradient to be checked, of the shape of `x`.
     name : str, default="x"
-        What the failure calls this gradient.
+        The name of this gradient in the failure message.
     rtol, atol : float
         An element passes if |analytic - numeric| <= atol + rtol * the largest |numeric|. The
-        largest element sets the scale since all differences share its rounding errors.
+        largest element is the scale because all differences share its rounding errors.
     step : float, default=1e-5
         The h above, relative to max(1, |x_i|).
 
@@ -35,7 +35,7 @@ def check_gradient(function, x, analytic, name="x", rtol=1e-6, atol=1e-9, step=1
     AssertionError
         If a shape or an element differs; names index, analytic and numeric value of the worst.
     """
-    x = np.array(x, dtype=np.float64)  # a private copy, to be changed element by element
+    x = np.array(x, dtype=np.float64)  # a copy, changed element by element
     analytic = np.asarray(analytic)
     if analytic.shape != x.shape:
         raise AssertionError(f"gradient of {name}: shape {analytic.shape}, expected {x.shape}")

@@ -1,19 +1,19 @@
-"""Second opinions for the tests: the same quantities computed by other means.
+"""Independent computations of the same quantities, for comparison in the tests.
 
-Convolutions come from `scipy.signal`, poolings from loops that follow the definition position by
-position, losses and Adam from plain sums, Oklab from its published code. All of it in float64,
-whatever comes in, and none of it shares code with what it judges.
+Convolutions use `scipy.signal`, pooling uses loops over every position of the definition, losses
+and Adam use plain sums, Oklab its published code. All of it is in float64, for any input, and none
+of it shares code with what it checks.
 """
 
 import numpy as np
 from scipy import signal
 
-# Ways to hold one array in memory; see `laid_out`.
+# Memory layouts of one array; see `laid_out`.
 LAYOUTS = ("contiguous", "channels-last", "transposed", "sliced", "reversed", "read-only")
 
 
 def laid_out(array, layout):
-    """Return a copy of a (N, C, H, W) array that lies in memory as `layout` says."""
+    """Return a copy of a (N, C, H, W) array with this memory layout."""
     if layout == "contiguous":
         return np.ascontiguousarray(array).copy()
     if layout == "channels-last":
@@ -35,14 +35,14 @@ def laid_out(array, layout):
 
 
 def read_only(array):
-    """Return a copy in which any assignment raises, for "leaves its input alone"."""
+    """Return a copy in which any assignment raises, to show that an input is not changed."""
     copy = array.copy()
     copy.flags.writeable = False
     return copy
 
 
 def distinct(rng, shape, dtype=np.float64):
-    """Return shuffled values from -1 to 1, so far apart that a small step makes no tie."""
+    """Return shuffled values from -1 to 1, far enough apart that a small step makes no tie."""
     size = int(np.prod(shape))
     return rng.permutation(np.linspace(-1.0, 1.0, size)).reshape(shape).astype(dtype)
 
@@ -92,13 +92,13 @@ def convolution_gradients(x, weight, top_diff, padding, stride):
     columns = (top_diff.shape[3] - 1) * stride + kernel
     for n in range(x.shape[0]):
         for o in range(channel_out):
-            spread = np.zeros((1, rows - kernel + 1, columns - kernel + 1))
-            spread[0, ::stride, ::stride] = top_diff[n, o]
+            dilated = np.zeros((1, rows - kernel + 1, columns - kernel + 1))
+            dilated[0, ::stride, ::stride] = top_diff[n, o]
             d_padded[n, :, :rows, :columns] += signal.convolve(
-                weight[..., o], spread, mode="full", method="auto"
+                weight[..., o], dilated, mode="full", method="auto"
             )
             d_weight[..., o] += signal.correlate(
-                padded[n, :, :rows, :columns], spread, mode="valid", method="direct"
+                padded[n, :, :rows, :columns], dilated, mode="valid", method="direct"
             )
     height, width = x.shape[2:]
     bottom_diff = d_padded[:, :, padding : padding + height, padding : padding + width]
@@ -114,8 +114,8 @@ def _windows(x, kernel, stride):
 
 
 def max_pooling(x, kernel, stride):
-    """Return (output, winners): the maxima, and for each the (row, column) it came from."""
-    output, winners = {}, {}
+    """Return (output, places): the maxima, and for each the (row, column) it came from."""
+    output, places = {}, {}
     for index, (top, left) in _windows(x, kernel, stride):
         best = (top, left)
         for row in range(top, top + kernel):
@@ -123,13 +123,13 @@ def max_pooling(x, kernel, stride):
                 if x[(*index[:2], row, column)] > x[(*index[:2], *best)]:
                     best = (row, column)
         output[index] = x[(*index[:2], *best)]
-        winners[index] = best
+        places[index] = best
     shape = tuple(1 + np.max(list(output), axis=0))
-    return np.array(list(output.values()), dtype=np.float64).reshape(shape), winners
+    return np.array(list(output.values()), dtype=np.float64).reshape(shape), places
 
 
 def max_pooling_gradient(x, top_diff, kernel, stride):
-    """Return the input's gradient: each window's winner gets that window's `top_diff`."""
+    """Return the input's gradient: the maximum of each window gets that window's `top_diff`."""
     bottom_diff = np.zeros(x.shape)
     for index, place in max_pooling(x, kernel, stride)[1].items():
         bottom_diff[(*index[:2], *place)] += top_diff[index]
@@ -155,7 +155,7 @@ def average_pooling(x, kernel, stride):
 
 
 def average_pooling_gradient(x, top_diff, kernel, stride):
-    """Return the input's gradient: every place of a window gets an equal share."""
+    """Return the input's gradient: every pixel of a window gets an equal share."""
     bottom_diff = np.zeros(x.shape)
     for index, (top, left) in _windows(x, kernel, stride):
         for row in range(top, top + kernel):
@@ -171,7 +171,7 @@ def gram(features):
 
 
 def style_loss(features, style):
-    """Return (loss, gradient): Gatys' style loss, the style's Gram scaled to as many positions."""
+    """Return (loss, gradient): Gatys' style loss, the style's Gram matrix scaled to the size."""
     features, style = (np.asarray(a, dtype=np.float64) for a in (features, style))
     n, c, h, w = features.shape
     difference = gram(features) - gram(style) * (h * w) / (style.shape[2] * style.shape[3])
@@ -181,7 +181,7 @@ def style_loss(features, style):
 
 
 def adam(x, gradients, lr, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Return what Adam makes of the list of numbers `x`, one number and one step at a time."""
+    """Return the list of numbers `x` after Adam's steps, one number and one step at a time."""
     x = list(x)
     for i in range(len(x)):
         first = second = 0.0
@@ -198,7 +198,7 @@ def adam(x, gradients, lr, beta1=0.9, beta2=0.999, eps=1e-8):
 def oklab(rgb):
     """Return L, a and b by the author's published C code.
 
-    Levels of sRGB go from 0 to 255 and need not be whole.
+    Levels of sRGB are from 0 to 255; fractions are allowed.
     """
     values = np.clip(np.asarray(rgb, dtype=np.float64), 0, 255) / 255
     linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)

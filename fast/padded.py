@@ -1,0 +1,124 @@
+"""Channels-last pictures in a border of zeros, the form that all convolutions here read.
+
+Winograd's tiles are 4x4 outputs; the last ones may extend beyond the picture by up to three rows
+and columns. Every padded array therefore has three more zeros at the bottom and on the right. Only
+this module knows that rule.
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from fast.strips import run_strips, strips_of_bytes
+
+TILE = 4  # outputs along the side of a Winograd tile; it reads TILE + 2 inputs
+OVERHANG = TILE - 1
+
+
+def whole_tiles(length):
+    """Return `length` rounded up to a multiple of TILE."""
+    return ceil(length / TILE) * TILE
+
+
+class Padded(NamedTuple):
+    """Pictures with `padding` zeros on each side, and the overhang.
+
+    `array` is of shape (N, H + 2 p + OVERHANG, W + 2 p + OVERHANG, C); the others are views of it.
+    """
+
+    array: np.ndarray
+    padding: int
+
+    @property
+    def size(self):
+        """(H, W), without the zeros."""
+        return tuple(side - 2 * self.padding - OVERHANG for side in self.array.shape[1:3])
+
+    @property
+    def inside(self):
+        """The pictures alone, (N, H, W, C)."""
+        return self._part(self.padding, *self.size)
+
+    @property
+    def tiles(self):
+        """The pictures with H and W rounded up to whole tiles."""
+        return self._part(self.padding, *map(whole_tiles, self.size))
+
+    @property
+    def without_overhang(self):
+        """The pictures and their padding, (N, H + 2 p, W + 2 p, C)."""
+        return self._part(0, *(side + 2 * self.padding for side in self.size))
+
+    def _part(self, start, height, width):
+        return self.array[:, start : start + height, start : start + width]
+
+    def output_size(self, kernel_size, stride=1):
+        """Return (Ho, Wo), the size of a convolution's output."""
+        return tuple((n + 2 * self.padding - kernel_size) // stride + 1 for n in self.size)
+
+
+def padded_shape(shape, padding):
+    """Return the shape of `Padded.array` for pictures of shape (N, H, W, C)."""
+    N, H, W, C = shape
+    return N, H + 2 * padding + OVERHANG, W + 2 * padding + OVERHANG, C
+
+
+def bordered(array, padding):
+    """Return `array`, of such a shape, as `Padded`, having set its border to zero."""
+    padded = Padded(array, padding)
+    H, W = padded.size
+    rows, columns = slice(padding, padding + H), slice(padding, padding + W)
+    array[:, : rows.start] = 0
+    array[:, rows.stop :] = 0
+    array[:, rows, : columns.start] = 0
+    array[:, rows, columns.stop :] = 0
+    return padded
+
+
+def pad(pictures, padding):
+    """Return pictures (N, C, H, W), of any memory layout, as `Padded`."""
+    x = pictures.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
+    N, H, W, C = x.shape
+    padded = bordered(np.empty(padded_shape(x.shape, padding), x.dtype), padding)
+    inside = padded.inside
+
+    def strip(n, y0, y1):
+        np.copyto(inside[n, y0:y1], x[n, y0:y1])
+
+    run_strips(strip, strips_of_bytes(N, H, W * C * x.itemsize))
+    return padded
+
+
+def dilated(top_diff, size, kernel_size, stride, padding):
+    """Return a gradient so that one convolution at stride 1 propagates it to the layer's input.
+
+    The gradient of pixel h of the padded input sums dy[o] * w[h - s o] over the outputs o whose
+    windows contain it. This is a convolution with the flipped filter if dy is dilated (s - 1 zeros
+    between its values), has K - 1 zeros before the first, and loses the layer's padding again:
+
+        row j of the result = dy[o]  if  j = s o + K - 1 - p,  else 0;  0 <= j < H + K - 1.
+
+    Parameters
+    ----------
+    top_diff : ndarray of shape (N, Co, Ho, Wo)
+    size : tuple
+        (H, W) of the layer's input.
+    kernel_size, stride, padding : int
+        K, s and p of the layer.
+    """
+    shift = kernel_size - 1 - padding
+    if stride == 1 and shift >= 0:
+        return pad(top_diff, shift)
+    N, Co, Ho, Wo = top_diff.shape
+    H, W = (length + kernel_size - 1 for length in size)
+    padded = Padded(np.zeros(padded_shape((N, H, W, Co), 0), top_diff.dtype), 0)
+    first = max(0, ceil(-shift / stride))  # the outputs before it read only padding
+    start = stride * first + shift
+    target = padded.inside[:, start::stride, start::stride]
+    rows, columns = min(Ho - first, target.shape[1]), min(Wo - first, target.shape[2])
+    if rows > 0 and columns > 0:
+        # (N, Co, Ho, Wo) -> (N, Ho, Wo, Co)
+        dy = top_diff.transpose(0, 2, 3, 1)[:, first : first + rows, first : first + columns]
+        target[:, :rows, :columns] = dy
+    return padded

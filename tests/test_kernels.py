@@ -1,0 +1,193 @@
+"""The convolution kernels of `fast/`, in every geometry, in tiny strips and at large sizes."""
+
+import numpy as np
+import pytest
+from helpers import oracles
+from helpers.layer_checks import DTYPES, assert_close, assert_convolution, conv_layer, says
+from threadpoolctl import threadpool_limits
+
+from fast import convolution, winograd
+from fast import strips as threads
+from fast.convolution import ALGORITHMS
+from fast.padded import dilated, pad
+from layers2 import AveragePoolingLayer, ConvolutionalLayer, MaxPoolingLayer
+
+
+def fits(algorithm, kernel, stride):
+    """Say whether this algorithm can do this kernel and stride."""
+    if algorithm == "winograd":
+        return kernel == 3 and stride == 1
+    return algorithm == "im2col" or stride == 1
+
+
+@pytest.fixture(params=["usual", "tiny"], ids=["usual-strips", "tiny-strips"])
+def strips(request, monkeypatch):
+    """Run a test as it is, and again with strips so small that small pictures have many."""
+    if request.param == "tiny":
+        monkeypatch.setattr(threads, "STRIP_BYTES", 600)
+        monkeypatch.setattr(winograd, "STRIP_TILES", 2)
+        monkeypatch.setattr(winograd, "SMALL_PRODUCT", 24)
+    return request.param
+
+
+@DTYPES
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_algorithm_in_every_geometry(algorithm, kernel, padding, stride, dtype, strips):
+    if not fits(algorithm, kernel, stride):
+        with pytest.raises(ValueError, match=says(algorithm)):
+            ConvolutionalLayer(kernel, 3, 4, padding, stride, algorithm=algorithm)
+        return
+    rng = np.random.default_rng(kernel * 10 + padding)
+    layer = ConvolutionalLayer(kernel, 3, 4, padding, stride, algorithm=algorithm)
+    layer.load_param(
+        rng.standard_normal((3, kernel, kernel, 4)).astype(dtype),
+        rng.standard_normal(4).astype(dtype),
+    )
+    x = rng.standard_normal((2, 3, 13, 10)).astype(dtype)
+    top_diff = rng.standard_normal(layer.forward(x).shape).astype(dtype)
+    assert_convolution(layer, x, top_diff, padding, stride, dtype)
+
+
+@pytest.mark.layers
+@pytest.mark.parametrize(("cin", "cout"), [(16, 16), (24, 40), (7, 5), (1, 3), (16, 1)])
+def test_winograd_with_its_filters_in_blocks(cin, cout, strips):
+    rng = np.random.default_rng(cin)
+    layer = ConvolutionalLayer(3, cin, cout, 1, 1, algorithm="winograd")
+    layer.load_param(rng.standard_normal((cin, 3, 3, cout)), rng.standard_normal(cout))
+    x, top_diff = rng.standard_normal((2, cin, 9, 14)), rng.standard_normal((2, cout, 9, 14))
+    assert_convolution(layer, x, top_diff, 1, 1, np.float64)
+
+
+@pytest.mark.parametrize("kind", ["im2col", "kn2row", "winograd", "max", "average"])
+def test_results_are_the_same_bits_for_any_number_of_threads(kind, monkeypatch):
+    monkeypatch.setattr(threads, "STRIP_BYTES", 5000)
+    monkeypatch.setattr(winograd, "STRIP_TILES", 3)
+    rng = np.random.default_rng(107)
+    x = rng.standard_normal((2, 16, 21, 26)).astype(np.float32)
+    if kind in ALGORITHMS:
+        layer = ConvolutionalLayer(3, 16, 8, 1, 1, algorithm=kind)
+        layer.init_param(rng=3)
+    else:
+        layer = {"max": MaxPoolingLayer, "average": AveragePoolingLayer}[kind](3, 2)
+    before = threads.get_threads()
+    runs = []
+    try:
+        for number in (1, 2, 3, 2):
+            threads.set_threads(number)
+            output = layer.forward(x)
+            arrays = [output, layer.backward(output)]
+            if kind in ALGORITHMS:
+                arrays += layer.get_gradient()
+            runs.append([array.tobytes() for array in arrays])
+    finally:
+        threads.set_threads(before)
+    assert runs[0] == runs[1] == runs[2] == runs[3]
+
+
+@DTYPES
+def test_wide_3x3_convolution_at_sampled_places(dtype):
+    # channels and size of a VGG layer; the full oracle would take too long
+    rng = np.random.default_rng(5)
+    cin, cout, height, width = 256, 192, 22, 38
+    layer = conv_layer(rng, 3, cin, cout, 1, 1, dtype=dtype)
+    x = rng.standard_normal((1, cin, height, width)).astype(dtype)
+    top_diff = rng.standard_normal((1, cout, height, width)).astype(dtype)
+    output, bottom_diff = layer.forward(x), layer.backward(top_diff)
+    weight = layer.weight.astype(np.float64)
+    padded = np.pad(x[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    padded_diff = np.pad(top_diff[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    rows = [0, 1, 3, 4, height - 2, height - 1, *rng.integers(height, size=6)]
+    columns = [0, 1, 3, 4, width - 2, width - 1, *rng.integers(width, size=6)]
+    found = {"output": [], "bottom_diff": []}
+    wanted = {"output": [], "bottom_diff": []}
+    for row in rows:
+        for column in columns:
+            window = padded[:, row : row + 3, column : column + 3]
+            found["output"].append(output[0, :, row, column])
+            wanted["output"].append(np.einsum("ckl,cklo->o", window, weight) + layer.bias)
+            window = padded_diff[:, row : row + 3, column : column + 3]
+            found["bottom_diff"].append(bottom_diff[0, :, row, column])
+            # y[r] takes x[r + k - 1], so x[r] meets weight k at y[r - k + 1]: the window reversed
+            wanted["bottom_diff"].append(np.einsum("okl,cklo->c", window[:, ::-1, ::-1], weight))
+    for name in found:
+        assert_close(np.array(found[name]), np.array(wanted[name]), dtype)
+    expected = np.stack(
+        [
+            [
+                padded[:, down : down + height, right : right + width].reshape(cin, -1)
+                @ top_diff[0].reshape(cout, -1).T.astype(np.float64)
+                for right in range(3)
+            ]
+            for down in range(3)
+        ]
+    )
+    expected = expected.transpose(2, 0, 1, 3)  # (K, K, Cin, Cout) -> (Cin, K, K, Cout)
+    assert_close(layer.d_weight, expected, dtype)
+    assert_close(layer.d_bias, top_diff.sum(axis=(0, 2, 3), dtype=np.float64), dtype)
+
+
+@pytest.mark.layers
+@DTYPES
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
+def test_weight_gradient_of_a_large_picture(algorithm, dtype):
+    # more tiles and strips than are worked on at a time; and a large sum for float32
+    rng = np.random.default_rng(7)
+    batch, cin, cout, height, width = 2, 16, 20, 94, 98
+    layer = ConvolutionalLayer(3, cin, cout, 1, 1, algorithm=algorithm)
+    layer.init_param("he", rng=rng)
+    x = rng.uniform(0, 1, (batch, cin, height, width)).astype(dtype)
+    top_diff = rng.uniform(0, 1, (batch, cout, height, width)).astype(dtype)
+    layer.forward(x)
+    layer.backward(top_diff)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = np.empty((cin, 3, 3, cout))
+    for down, right in np.ndindex(3, 3):
+        window = padded[:, :, down : down + height, right : right + width]
+        axes = [0, 2, 3]  # over pictures and places: (N, Cin, H, W), (N, Cout, H, W) -> (Cin, Cout)
+        with threadpool_limits(limits=1, user_api="blas"):  # small products: threads only wait
+            expected[:, down, right] = np.tensordot(window, top_diff.astype(float), (axes, axes))
+    assert_close(layer.d_weight, expected, dtype)
+    assert_close(layer.d_bias, top_diff.sum(axis=(0, 2, 3), dtype=np.float64), dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", oracles.LAYOUTS)
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_padded_pictures_have_zeros_around_them(dtype, layout, padding, strips):
+    x = np.random.default_rng(1).standard_normal((2, 3, 5, 6)).astype(dtype)
+    x = oracles.laid_out(x, layout)
+    padded = pad(x, padding)
+    channels_last = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    sides = ((0, 0), (padding, padding + 3), (padding, padding + 3), (0, 0))  # three for the tiles
+    np.testing.assert_array_equal(padded.array, np.pad(channels_last, sides))
+    np.testing.assert_array_equal(padded.inside, channels_last)
+    assert padded.array.dtype == dtype
+    assert padded.size == (5, 6)
+    assert padded.tiles.shape == (2, 8, 8, 3)
+    assert padded.without_overhang.shape == (2, 5 + 2 * padding, 6 + 2 * padding, 3)
+
+
+@pytest.mark.layers
+@pytest.mark.parametrize(("padding", "stride"), [(0, 1), (2, 1), (4, 1), (0, 2), (1, 2), (4, 3)])
+def test_dilated_gradients_by_their_formula(padding, stride):
+    K, H, W = 3, 8, 7
+    Ho, Wo = (oracles.output_size(side, K, padding, stride) for side in (H, W))
+    dy = np.random.default_rng(2).standard_normal((1, 2, Ho, Wo))
+    padded = dilated(dy, (H, W), K, stride, padding)
+    expected = np.zeros((1, H + K - 1, W + K - 1, 2))
+    for o, q in np.ndindex(Ho, Wo):
+        row, column = (stride * i + K - 1 - padding for i in (o, q))
+        if 0 <= row < H + K - 1 and 0 <= column < W + K - 1:
+            expected[0, row, column] = dy[0, :, o, q]
+    np.testing.assert_array_equal(padded.without_overhang, expected)
+    assert padded.output_size(K) == (H, W)
+
+
+def test_the_choice_of_the_algorithm():
+    assert convolution.choose(3, 1, 64, 64) == "winograd"
+    assert convolution.choose(3, 1, 64, 3) == "kn2row"
+    assert convolution.choose(3, 1, 3, 64) == "im2col"
+    assert convolution.choose(3, 2, 64, 64) == convolution.choose(5, 1, 64, 64) == "im2col"
