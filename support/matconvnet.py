@@ -52,7 +52,7 @@ class Network(NamedTuple):
     wordnet_ids: list  # numbers of the classes in WordNet, such as 'n02123045'; may be empty
 
 
-def read_matconvnet(path, layer_names):
+def read_matconvnet(path, *tables):
     """Read a MatConvNet file of a VGG network.
 
     The numbers of channels come from the file. The names of the layers, the 3x3 kernels, padding,
@@ -63,8 +63,9 @@ def read_matconvnet(path, layer_names):
     ----------
     path : str or Path
         If the file is missing or unsuitable, `InputError` says how to get the right one.
-    layer_names : sequence of str
-        Names of the file's layers, in order. Layers after these are not read.
+    *tables : sequence of str
+        Names of the file's layers, in order, for each network that it may be; the first that fits
+        counts. Layers after these are not read.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def read_matconvnet(path, layer_names):
     """
     path = Path(path)
     try:
-        return _network(_load_variables(path), layer_names)
+        return _network(_load_variables(path), tables)
     except FileNotFoundError:
         raise InputError(f"there is no weights file {path}; {_how_to_get(path)}") from None
     except (IsADirectoryError, PermissionError) as error:
@@ -99,11 +100,12 @@ class _FormatError(Exception):
 
 
 def _how_to_get(path):
-    """Return the end of a message: which file is expected and how to get it to `path`."""
-    command = f"python vgg_cpu.py --download --weights {shlex.quote(str(path))}"
+    """Return the end of a message: which file is expected and how to get it."""
+    # Never advise to download onto a file of a different kind.
+    target = f" --weights {shlex.quote(str(path))}" if path.suffix.lower() == ".mat" else ""
     return (
-        f"expected {FILE_NAME}, {FILE_SIZE:,} bytes, SHA-256 {SHA256}: "
-        f"download it with `{command}`, or from {URL} and put it there"
+        f"expected {FILE_NAME}, {FILE_SIZE:,} bytes, SHA-256 {SHA256}: download it with "
+        f"`python vgg_cpu.py --download{target}`, or from {URL} and put it there"
     )
 
 
@@ -127,12 +129,14 @@ def _load_variables(path):
             raise _FormatError(f"is damaged or cut short ({reason})") from error
 
 
-def _network(variables, names):
-    """Return the `Network` of the layers `names`. The layers in `variables` are used up."""
+def _network(variables, tables):
+    """Return the `Network` of the first table that fits. The layers in `variables` are used up."""
     structs = _field(variables, "layers", "its variables")
     if not isinstance(structs, list):
         raise _FormatError("has no list of layers in its variable 'layers'")
     found = [_text(_field(s, "name", f"layer {i}")) for i, s in enumerate(structs, start=1)]
+    fitting = [table for table in tables if found[: len(table)] == list(table)]
+    names = (fitting or tables)[0]
     for i, name in enumerate(names):
         if i == len(found):
             raise _FormatError(f"ends after {i} layers, before {name!r}")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.matconvnet_files import IMAGE_MEAN, make_weights, write_matconvnet
+from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_matconvnet
 from PIL import Image
 
 import vgg_cpu
 from support.command import InputError
+from support.matconvnet import read_matconvnet
 from support.pictures import write_picture
 from vgg_cpu import VGG19, main
 
@@ -81,10 +82,11 @@ def max_pool(x):
 def features(x, weights):
     """Return {name: (H, W, C) array} of all layers up to pool5, from x (H, W, 3)."""
     outputs = {}
-    for name in CONVOLUTIONS:
+    convolutions = [name for name in weights if name.startswith("conv")]
+    for name, following in zip(convolutions, [*convolutions[1:], "end"], strict=True):
         outputs[name] = convolve(x, *weights[name])
         x = outputs[name.replace("conv", "relu")] = np.maximum(outputs[name], 0)
-        if name in ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4"):
+        if following[4:5] != name[4]:  # the last of a block
             x = outputs[f"pool{name[4]}"] = max_pool(x)
     return outputs
 
@@ -131,12 +133,42 @@ def test_the_layers_are_those_of_the_paper():
         channels = outputs
 
 
-def test_vgg16_is_one_more_line():
-    """Column D of the paper's table: three convolutions in each of the last three blocks."""
-    layers = vgg_cpu.layer_table(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)))
+def test_vgg16_is_column_d():
+    """Three convolutions in each of the last three blocks; 138,357,544 parameters in all."""
+    vgg = vgg_cpu.VGG16()
     fourth = [f"{kind}{block}_4" for block in (3, 4, 5) for kind in ("conv", "relu")]
-    assert list(layers) == [name for name in LAYER_NAMES if name not in fourth]
-    assert all(layers[name] == OUTPUTS.get(name) for name in layers)
+    assert list(vgg.param_layer_name) == [name for name in LAYER_NAMES if name not in fourth]
+    count, channels = 0, 3
+    for name, outputs in vgg_cpu.layer_table(vgg.blocks).items():
+        if outputs:
+            inputs = 25088 if name == "fc6" else 9 * channels if name[0] == "c" else channels
+            count += inputs * outputs + outputs
+            channels = outputs
+    assert count == 138_357_544
+
+
+NARROW_16 = make_weights(divisor=16, classes=12, blocks=BLOCKS_16)
+
+
+@pytest.mark.parametrize("variant", ["beta16", "beta17+"])
+def test_a_file_of_vgg16_loads_and_classifies(tmp_path, folder, capsys, variant):
+    path = tmp_path / "vgg16.mat"
+    write_matconvnet(path, NARROW_16, variant)
+    vgg = vgg_cpu.load_network(path)
+    assert type(vgg) is vgg_cpu.VGG16
+    again = vgg_cpu.VGG16(path)
+    again.load_model()
+    for network in (vgg, again):
+        network.load_image(folder / "waves.png")
+        expected = features(network.input_image[0].transpose(1, 2, 0).astype(float), NARROW_16)
+        by_hand = probabilities(expected["pool5"], NARROW_16)
+        np.testing.assert_allclose(network.forward()[0], by_hand, rtol=1e-3, atol=1e-6)
+    assert main([str(folder / "waves.png"), "--weights", str(path), "--top", "1"]) == 0
+    assert f"  {by_hand.argmax():4d}  " in capsys.readouterr().out
+    assert type(vgg_cpu.load_network(folder / "beta16.mat")) is VGG19
+    wrong = VGG19(path)
+    with pytest.raises(InputError, match="has 'pool3' as layer 17, expected 'conv3_4'"):
+        wrong.load_model()
 
 
 @pytest.mark.parametrize("variant", ["beta16", "beta17+"])
@@ -166,7 +198,7 @@ def test_the_full_width_convolutions(tmp_path, folder):
     weights = make_weights(last_layer="pool5")
     path = tmp_path / "convolutions.mat"
     write_matconvnet(path, weights, last_layer="pool5")
-    network = vgg_cpu.read_matconvnet(path, LAYER_NAMES[:37])
+    network = read_matconvnet(path, LAYER_NAMES[:37])
     path.unlink()  # 80 MB
 
     vgg = VGG19()
@@ -324,7 +356,7 @@ def test_without_weights_the_command_says_what_to_download(folder, tmp_path):
     [
         (["missing.png"], "there is no picture missing.png"),
         (["beta16.mat"], "beta16.mat is not a picture of a known format"),
-        (["waves.png", "--weights", "waves.png"], "weights file waves.png .* is not a MATLAB file"),
+        (["waves.png", "--weights", "waves.png"], "waves.png is not a weights file of a known"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, arguments, message):

