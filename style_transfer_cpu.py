@@ -35,7 +35,7 @@ from fast.strips import set_threads
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
 from style.checkpoint import check_resumable, options_to_keep, read_options, run_digests
-from style.colours import keep_chroma, match_colours
+from style.colours import keep_chroma, match_colours, match_palette
 from style.journal import Journal, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
@@ -355,14 +355,15 @@ def stylize(
     with np.errstate(over="ignore", invalid="ignore"):  # `Objective` checks that all is finite
         for number in range(position.scale if position else 0, len(scales)):
             scale = scales[number]
-            content_image, style_images = scaled_images(network, content, styles, scale)
+            small, small_styles = scaled(content, styles, scale)
             if position is None:
-                image = starting_image(network, content_image, start, settings, bounds, rng)
-                position = Position(number, 0, image, {})
+                image = first_image(network, small, small_styles, start, settings, rng)
+                position = Position(number, 0, np.clip(image, *bounds), {})
             elif position.scale < number:
                 image = enlarged(position.image, scale.height, scale.width)
                 position = Position(number, 0, image, {})
-            objective = Objective(fused, content_image, style_images, settings)
+            style_images = [network.prepare(style) for style in small_styles]
+            objective = Objective(fused, network.prepare(small), style_images, settings)
             if position is resume_from or number == 0:
                 emit(position, {})
             optimise, option = {
@@ -427,9 +428,10 @@ def make_network(content, styles, settings=Settings(), rng=None):
         make = {"kmeans": learn_filters, "random": random_filters}[settings.weights]
         smallest = plan_sizes(content, styles, settings)[0]
         styles = recoloured(styles, content, settings)
-        content_image, style_images = scaled_images(vgg, content, styles, smallest)
+        content, styles = scaled(content, styles, smallest)
         rng = np.random.default_rng(settings.seed) if rng is None else rng
-        make(used_part(vgg, settings), [content_image, *style_images], rng)
+        images = [vgg.prepare(picture) for picture in (content, *styles)]
+        make(used_part(vgg, settings), images, rng)
     return vgg
 
 
@@ -448,27 +450,28 @@ def recoloured(styles, content, settings):
     return [match_colours(style, content) for style in styles]
 
 
-def scaled_images(vgg, content, styles, scale):
-    """Return the content image and the style images of a scale."""
-    content_image = vgg.prepare(resize_picture(content, scale.height, scale.width))
-    return content_image, [
-        vgg.prepare(resize_picture(style, *size))
-        for style, size in zip(styles, scale.style_sizes, strict=True)
+def scaled(content, styles, scale):
+    """Return the content picture and the style pictures at the size of a scale."""
+    styles = [
+        resize_picture(style, *size) for style, size in zip(styles, scale.style_sizes, strict=True)
     ]
+    return resize_picture(content, scale.height, scale.width), styles
 
 
-def starting_image(vgg, content_image, start, settings, bounds, rng):
-    """Return the first image: the content or `start`, with the noise that the settings ask for.
+def first_image(vgg, content, styles, start, settings, rng):
+    """Return the image to begin with, from pictures at the size of the first scale.
 
     In a uniform area all values of a pooling window are equal, and the gradient is then not always
     a descent direction. A tenth of a level of noise avoids that; rounding removes it in the end.
     """
-    image = content_image
+    picture = content
     if start is not None:
-        image = vgg.prepare(cover_picture(start, *content_image.shape[2:]))
+        picture = cover_picture(start, *content.shape[:2])
+    elif settings.init == "palette":
+        picture = match_palette(content, styles, settings.style_blend or [1] * len(styles), rng)
     noise = {"noise": 1, "mix": settings.noise}.get(settings.init, 0)
-    image = get_random_img(image, noise, rng)
-    return np.clip(image + rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype), *bounds)
+    image = get_random_img(vgg.prepare(picture), noise, rng)
+    return image + rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype)
 
 
 def enlarged(image, height, width):

@@ -21,7 +21,7 @@ from support.pictures import check_picture_path, parse_colour
 
 PROGRAM = "style_transfer_cpu.py"
 PICTURE = Path(__file__).resolve().parent.parent / "picture"
-INITS = ("content", "noise", "mix")  # other values of --init are file names
+INITS = ("palette", "content", "noise", "mix")  # other values of --init are file names
 MADE_FILTERS = ("kmeans", "random")  # made from the pictures
 FILTERS = ("trained", *MADE_FILTERS)  # other values of --weights are file names
 LAYER = re.compile(r"(relu|pool)([1-9])(?:_([1-9]))?")
@@ -169,7 +169,8 @@ class Settings:
         "keep the content's colours: luminance takes only light and dark from the result "
         "(default HOW), match recolours the style first", nargs="?", const="luminance")
     init: str = option("content", str, LOOK, "START",
-        "content, noise, mix or a picture file (default: {default})")
+        "palette (the content in the style's colours), content, noise, mix, or a picture file "
+        "(default: {default})")
     noise: float = option(0.5, bounded(float, least=0, most=1), LOOK, "SHARE",
         "0 to 1: how much of --init mix is noise (default: {default})")
     seed: int = option(0, bounded(int, least=0, most=2**63 - 1), LOOK, "N",

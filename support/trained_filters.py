@@ -189,7 +189,7 @@ def _run_pip(folder, package, python, seconds):
     with bar, errors.open("wb") as stderr:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-            env={**os.environ, "X": str(folder)},
+            env={**os.environ, "TMPDIR": str(folder)},
             start_new_session=True,  # Ctrl-C reaches this program, which then stops pip
         )  # fmt: skip
         try:
