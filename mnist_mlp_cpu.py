@@ -161,16 +161,13 @@ class MNIST_MLP:
     def train(self):
         """Train for `max_epoch` epochs; each uses all of `train_data` once, in a new order.
 
-        Raises
-        ------
-        InputError
-            If the loss becomes infinite or NaN, because the learning rate is too high.
+        `InputError` if the loss becomes infinite or NaN, because the learning rate is too high.
         """
         step, steps = 0, self.max_epoch * ceil(len(self.train_data) / self.batch_size)
         self.epoch_losses, self.epoch_seconds = [], []
-        with TrainingBar(steps, self.max_epoch, self.print_iter) as bar:
+        with tqdm(total=steps, unit="batch", disable=steps == 0) as bar:
             for epoch in range(1, self.max_epoch + 1):
-                bar.start_epoch(epoch)
+                bar.set_description(f"epoch {epoch}/{self.max_epoch}")
                 start, total = time.perf_counter(), 0.0
                 self.shuffle_data()
                 for images, labels in self.training_batches():
@@ -183,10 +180,13 @@ class MNIST_MLP:
                         )
                     total += loss * len(labels)
                     step += 1
-                    bar.end_batch(step, loss)
-                self.epoch_losses.append(total / len(self.train_data))
-                self.epoch_seconds.append(time.perf_counter() - start)
-                bar.end_epoch(epoch, self.epoch_losses[-1], self.epoch_seconds[-1])
+                    bar.update()
+                    if step % self.print_iter == 0:
+                        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                mean, seconds = total / len(self.train_data), time.perf_counter() - start
+                self.epoch_losses.append(mean)
+                self.epoch_seconds.append(seconds)
+                bar.write(f"epoch {epoch:2d}/{self.max_epoch}  loss {mean:.4f}  {seconds:.2f} s")
 
     def training_batches(self):
         """Yield (images, labels) for each batch of `train_data`; the last one may be smaller."""
@@ -200,8 +200,7 @@ class MNIST_MLP:
     def evaluate(self, data=None):
         """Return the accuracy on `data`: the fraction of its pictures that are read correctly.
 
-        `data` has the form of `test_data`, which is its default. All rows count, also the last
-        ones if their number is not a multiple of `batch_size`.
+        `data` is like `test_data`, its default. All rows count, also those of a smaller last batch.
         """
         data = self.test_data if data is None else data
         right = 0
@@ -225,14 +224,13 @@ class MNIST_MLP:
     def load_data(self, data_dir=MNIST_DIR):
         """Set `train_data` and `test_data` from the four MNIST files in the folder `data_dir`.
 
-        If it holds none of them, synthetic digits in its subfolder `synthetic` are used, which are
-        drawn the first time.
+        If it holds none of them, use the synthetic digits in its subfolder `synthetic`; the first
+        time, draw them.
         """
         folder = Path(data_dir)
-        self.data_source = "mnist"
-        if find_mnist(folder) is None:
+        self.data_source = "mnist" if find_mnist(folder) else "synthetic"
+        if self.data_source == "synthetic":
             folder = folder / "synthetic"
-            self.data_source = "synthetic"
             make_synthetic_mnist(folder)
         train_images, train_labels, test_images, test_labels = read_mnist(folder)
         self.train_data = as_rows(train_images, train_labels)
@@ -278,9 +276,9 @@ class MNIST_MLP:
 
 
 def as_rows(images, labels):
-    """Return rows of pixels and label."""
+    """Return images (N, 28, 28) and labels (N,) as `MNIST_MLP.train_data` holds them."""
     rows = images.reshape(len(images), -1)  # (N, 28, 28) -> (N, 784)
-    return np.concatenate([rows, labels[:, None]], axis=1)  # (N, 784) and (N, 1) -> (N, 785)
+    return np.column_stack([rows, labels])  # (N, 784) and (N,) -> (N, 785)
 
 
 def shift_pictures(pictures, largest, rng):
@@ -296,26 +294,6 @@ def shift_pictures(pictures, largest, rng):
     windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))
     row, column = rng.integers(0, 2 * largest, size=(2, count), endpoint=True)
     return windows[np.arange(count), row, column].reshape(count, -1)  # (N, 28, 28) -> (N, 784)
-
-
-class TrainingBar(tqdm):
-    """The progress bar of `MNIST_MLP.train`; it prints one line for each finished epoch."""
-
-    def __init__(self, steps, epochs, print_iter):
-        self.epochs = epochs
-        self.print_iter = print_iter
-        super().__init__(total=steps, unit="batch", disable=steps == 0)
-
-    def start_epoch(self, epoch):
-        self.set_description(f"epoch {epoch}/{self.epochs}")
-
-    def end_batch(self, step, loss):
-        self.update()
-        if step % self.print_iter == 0:
-            self.set_postfix(loss=f"{loss:.4f}", refresh=False)
-
-    def end_epoch(self, epoch, loss, seconds):
-        self.write(f"epoch {epoch:2d}/{self.epochs}  loss {loss:.4f}  {seconds:.2f} s")
 
 
 def read_parameters(path):
@@ -347,9 +325,9 @@ def read_parameters(path):
 
 
 def make_network(hidden, param_dir, **options):
-    """Return a network with new parameters, or with those in the file `param_dir` if not None.
+    """Return a network with the parameters in the file `param_dir`, with new ones if it is None.
 
-    The hidden sizes are `hidden`; if that is None, those of the file, else the default.
+    `hidden` is the sizes of the hidden layers; None: those in the file, or the default.
     """
     if hidden is None:
         hidden = HIDDEN

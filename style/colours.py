@@ -3,9 +3,9 @@
 `keep_chroma` changes the finished result: it keeps its lightness and takes the content's colours.
 `match_colours` changes the style before the transfer: it gets the content's palette.
 
-Pictures are uint8 of shape (H, W, 3) in sRGB. Both functions compute in strips of rows, so they
-need little more memory than the pictures. They raise ValueError or TypeError for other shapes or
-dtypes.
+Pictures are uint8 of shape (H, W, 3) in sRGB; so are the results, which are new arrays. Both
+functions compute in strips of rows, so they need little more memory than the pictures. They raise
+ValueError or TypeError for other shapes or dtypes.
 """
 
 import numpy as np
@@ -60,12 +60,7 @@ def keep_chroma(result, content):
     Parameters
     ----------
     result, content : ndarray of shape (H, W, 3)
-        uint8, sRGB, of the same size.
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3)
-        uint8, sRGB.
+        Of the same size.
 
     References
     ----------
@@ -90,7 +85,7 @@ def keep_chroma(result, content):
 
 
 def match_colours(style, content):
-    """Return `style` with the mean and the covariance of the colours of `content`.
+    """Return the picture `style` with the mean and the covariance of the colours of `content`.
 
     Every pixel s becomes T (s - mean(style)) + mean(content). Many matrices T turn one covariance
     into the other; this is the Monge-Kantorovitch map [1]_, which changes the colours least::
@@ -105,12 +100,7 @@ def match_colours(style, content):
     Parameters
     ----------
     style, content : ndarray of shape (H, W, 3)
-        uint8, sRGB; their sizes may differ.
-
-    Returns
-    -------
-    ndarray of the shape of `style`
-        uint8, sRGB.
+        Their sizes may differ.
 
     References
     ----------
@@ -219,7 +209,7 @@ def _into_gamut(lab):
     linear = _linear_rgb(lab)
     outside = np.flatnonzero(~_in_gamut(linear))
     lab = lab[outside]
-    part = np.zeros(len(lab))  # of the chroma, that is known to be in the gamut
+    part = np.zeros(len(lab))  # the largest part of the chroma known to be in the gamut
     for i in range(1, BISECTIONS + 1):
         larger = part + 0.5**i
         part = np.where(_in_gamut(_linear_rgb(_with_part_of_chroma(lab, larger))), larger, part)
@@ -228,6 +218,7 @@ def _into_gamut(lab):
 
 
 def _with_part_of_chroma(lab, part):
+    """Return colours in Oklab, (P, 3), with a and b multiplied by `part`, (P,)."""
     return np.stack([lab[:, 0], part * lab[:, 1], part * lab[:, 2]], axis=1)  # 3 x (P,) -> (P, 3)
 
 

@@ -13,8 +13,8 @@ pictures contain enough patches to learn such filters in seconds [1]_:
    Clusters form at frequent patterns: strokes of one slant, edges, pairs of colours.
 4. **Filters.** The direction d becomes the filter W d. Its bias is set so that the ReLU passes only
    the strongest outputs: the filter is active at its pattern and 0 elsewhere.
-5. The outputs are pictures again, with K channels. Their 3x3 patches teach the next layer, which
-   sees a larger area and learns corners, curves and groups of strokes.
+5. The outputs are pictures again, with K channels. From their 3x3 patches the next layer learns. It
+   sees a larger area: corners, curves and groups of strokes.
 
 Random filters are the control. Each is a mixture of all directions, so each is a little active
 everywhere, mostly at fine grain, which correlates with random numbers. A picture that matches their
@@ -30,6 +30,7 @@ References
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from fast.strips import product, single_threaded_blas
 from support.command import InputError
@@ -46,7 +47,7 @@ EIGENVALUE_CUT = 1e-4  # of the largest; smaller ones are rounding and compressi
 SMOOTHING = 0.1  # of the mean eigenvalue, added so that weak directions are not amplified
 
 
-def learn_filters(layers, pictures, rng):
+def learn_filters(layers, pictures, rng, learnt_layers=LEARNT_LAYERS):
     """Load filters into every convolution of a network; the first five learn from the pictures.
 
     Each layer is scaled to a mean activation of 1, so that the losses of all layers are comparable.
@@ -56,12 +57,14 @@ def learn_filters(layers, pictures, rng):
     layers : dict of str to layer
         The network in order. Convolutions are named "conv...", of kernel size 3, padding 1 and
         stride 1, each followed by its ReLU, with "pool..." layers between. Convolutions get
-        parameters and are frozen. `LEARNT_LAYERS` are learnt, all others random.
+        parameters and are frozen.
     pictures : list of ndarray of shape (1, 3, H, W)
         What to learn from, floating point, 0 to 255 minus the mean colour; sizes may differ.
     rng : numpy.random.Generator
         Draws patches, starting points and random filters. The same state gives the same filters,
         for any number of threads.
+    learnt_layers : sequence of str
+        All other convolutions get random filters (He-normal, bias 0).
 
     Raises
     ------
@@ -74,7 +77,7 @@ def learn_filters(layers, pictures, rng):
         if not name.startswith("conv"):
             activations = [layer.forward(x) for x in activations]
             continue
-        if name in LEARNT_LAYERS:
+        if name in learnt_layers:
             patches = draw_patches(activations, PATCHES, rng)
             weight, bias = filters_from_patches(patches, layer.channel_out, rng)
         else:
@@ -83,64 +86,33 @@ def learn_filters(layers, pictures, rng):
 
 
 def random_filters(layers, pictures, rng):
-    """Load random filters (He-normal, bias 0) into every convolution, scaled like learnt ones.
+    """Load random filters into every convolution; see `learn_filters`.
 
-    Parameters and errors are those of `learn_filters`; the pictures are needed for the scale.
+    The pictures are needed for the scale of the filters.
     """
-    check_large_enough(layers, pictures)
-    activations = pictures
-    for name, layer in layers.items():
-        if name.startswith("conv"):
-            activations = _load_scaled(name, layer, *random_weights(layer, rng), activations)
-        else:
-            activations = [layer.forward(x) for x in activations]
+    learn_filters(layers, pictures, rng, learnt_layers=())
 
 
 def draw_patches(pictures, number, rng):
-    """Cut 3x3 patches at random positions, equally many from each picture.
+    """Cut about `number` 3x3 patches at random positions, equally many from each picture.
 
-    Parameters
-    ----------
-    pictures : list of ndarray of shape (1, C, H, W)
-    number : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (about number, C * 9)
-        One patch a row, its values in the order (C, 3, 3).
+    The pictures are (1, C, H, W). A row of the result, (P, C * 9), is a patch (C, 3, 3).
     """
     share = number // len(pictures)
-    patches = np.empty((len(pictures), share, pictures[0].shape[1], 3, 3), pictures[0].dtype)
-    for picture, rows in zip(pictures, patches, strict=True):
+    patches = []
+    for picture in pictures:
         x = picture[0].transpose(1, 2, 0)  # (C, H, W) -> (H, W, C), a view
-        H, W, C = x.shape
-        h, w = rng.integers(H - 2, size=share), rng.integers(W - 2, size=share)
-        for i in range(3):
-            for j in range(3):
-                rows[:, :, i, j] = x[h + i, w + j]
-    return patches.reshape(len(pictures) * share, -1)
+        windows = sliding_window_view(x, (3, 3), axis=(0, 1))  # -> (H - 2, W - 2, C, 3, 3), a view
+        h, w = (rng.integers(side, size=share) for side in windows.shape[:2])
+        patches.append(windows[h, w].reshape(share, -1))  # (share, C, 3, 3) -> (share, C * 9)
+    return np.concatenate(patches)
 
 
 def filters_from_patches(patches, number, rng):
     """Learn filters: whiten the patches, cluster them, and make each cluster a filter.
 
-    Parameters
-    ----------
-    patches : ndarray of shape (P, C * 9)
-    number : int
-        How many filters, K.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    weight : ndarray of shape (C, 3, 3, K)
-    bias : ndarray of shape (K,)
-
-    Raises
-    ------
-    InputError
-        If all patches are equal.
+    From patches (P, C * 9), return weight (C, 3, 3, number) and bias (number,). `InputError` if all
+    patches are equal.
     """
     mean = patches.mean(axis=0)
     centred = patches - mean
@@ -157,20 +129,13 @@ def filters_from_patches(patches, number, rng):
 def whitening_matrix(centred):
     """Return W such that the columns of centred @ W are uncorrelated, with about equal variance.
 
-    With the covariance S = V diag(e) V^T (principal component analysis),
+    `centred` (P, D) is patches minus their mean. With its covariance S = V diag(e) V^T (principal
+    component analysis),
 
         W = V diag(1 / sqrt(e + SMOOTHING * mean(e)))
 
-    with the directions of largest variance only; the others contain almost nothing and cost time.
-
-    Parameters
-    ----------
-    centred : ndarray of shape (P, D)
-        Patches minus the mean patch.
-
-    Returns
-    -------
-    ndarray of shape (D, at most DIRECTIONS)
+    with at most `DIRECTIONS` columns, the directions of largest variance; the others contain almost
+    nothing and cost time.
     """
     covariance = product(centred.T, centred) / len(centred)
     with single_threaded_blas():  # LAPACK's rounding depends on its threads
@@ -183,23 +148,11 @@ def whitening_matrix(centred):
 
 
 def spherical_kmeans(vectors, number, rng):
-    """Return the centres of clusters of directions.
+    """Cluster `vectors` (P, D) by direction; return the centres, `number` <= P unit vectors.
 
-    Each round assigns every vector to the nearest direction by angle, and replaces each direction
-    by the weighted sum of its vectors; the weight is the cosine of the angle. A direction without
-    vectors starts again from a random vector.
-
-    Parameters
-    ----------
-    vectors : ndarray of shape (P, D)
-        At least `number` of them.
-    number : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (number, D)
-        Of length 1.
+    Each round assigns every vector to the centre at the smallest angle, and replaces each centre by
+    the weighted sum of its vectors, scaled to length 1; the weight is the cosine of the angle. A
+    centre without vectors starts again from a random vector.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-8)
     directions = unit[rng.choice(len(unit), number, replace=False)]

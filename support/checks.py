@@ -47,11 +47,8 @@ def check_pictures(name, array, channels=None):
     """Raise unless `array` is a batch of images (N, C, H, W), none of them 0."""
     check_floating(name, array)
     if array.ndim != 4 or array.size == 0:
-        raise ValueError(
-            f"expected {name} of shape (N, {channels or 'C'}, H, W), none of them 0, "
-            f"got {array.shape}"
-        )
-    if channels is not None and array.shape[1] != channels:
-        raise ValueError(
-            f"expected {name} with {channels} channels, got {array.shape[1]}: {array.shape}"
-        )
+        shape = f"(N, {channels or 'C'}, H, W)"
+        raise ValueError(f"expected {name} of shape {shape}, none of them 0, got {array.shape}")
+    if channels not in (None, array.shape[1]):
+        got = f"{array.shape[1]}: {array.shape}"
+        raise ValueError(f"expected {name} with {channels} channels, got {got}")

@@ -27,19 +27,22 @@ def check_output(path):
         raise InputError(f"cannot write {path}: {folder} is not a folder that can be written to")
 
 
+def check_extension(what, known, path):
+    """Raise `InputError` unless the extension of `path` is one of `known`; `what`: "picture"."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in known:
+        given = f"the extension {suffix!r}" if suffix else "no extension"
+        use = f"use one of {', '.join(known)}"
+        raise InputError(f"cannot write the {what} {path} with {given}; {use}")
+
+
 @contextmanager
 def atomic_path(path, what=""):
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
     The folder is created if needed. The temporary path has the same extension, because writers
-    choose the format by it. If the block raises, the file is removed.
-
-    Parameters
-    ----------
-    path : str or Path
-        The path of the finished file.
-    what : str, default=""
-        The kind of file ("the picture") for the message of `InputError` if writing fails.
+    choose the format by it. If the block raises, the file is removed; an OSError becomes an
+    `InputError`, in which `what` is the kind of file ("the picture").
     """
     path = Path(path)
     check_output(path)

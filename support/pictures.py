@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from support.command import InputError
-from support.files import atomic_path, check_output
+from support.files import atomic_path, check_extension, check_output
 
 # What shows through transparent parts: white, like paper.
 BACKGROUND = (255, 255, 255)
@@ -53,11 +53,6 @@ def read_picture(path, background=BACKGROUND):
     path : str or Path
     background : (red, green, blue), default=BACKGROUND
         Each from 0 to 255, sRGB; see `parse_colour`.
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3)
-        uint8, sRGB; a new array, which the caller may change.
     """
     path = Path(path)
     Image.init()  # registers all readers; AVIF is missing from older versions of Pillow
@@ -161,11 +156,7 @@ def cover_picture(rgb, height, width):
 
 def check_picture_path(path):
     """Raise `InputError` unless `write_picture` can write to `path`; see `check_output`."""
-    path = Path(path)
-    if path.suffix.lower() not in WRITE_FORMATS:
-        given = f"the extension {path.suffix!r}" if path.suffix else "no extension"
-        known = ", ".join(WRITE_FORMATS)
-        raise InputError(f"cannot write the picture {path} with {given}; use one of {known}")
+    check_extension("picture", WRITE_FORMATS, path)
     check_output(path)
 
 
@@ -197,6 +188,7 @@ def check_rgb(rgb, dtypes):
 
 
 def _check_size(height, width):
+    """Raise ValueError if a picture of this size would be empty."""
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
 
@@ -234,7 +226,7 @@ def _split_alpha(image):
 
 
 def _split_alpha_of_16_bits(image):
-    """The same for 16-bit grey, which Pillow's own conversion clips instead of scaling."""
+    """Do the same for 16-bit grey, which Pillow's own conversion clips instead of scaling."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise InputError("32-bit pixels have no fixed white; save it with 8 or 16 bits")
