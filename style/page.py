@@ -30,21 +30,9 @@ CHARTS = {"wide": (8.5, 3.8), "narrow": (3.8, 3.8)}  # inches; the page shows th
 
 
 def write_html(path, report, content, styles, frames, result):
-    """Write the page, or raise `InputError` if the file cannot be written.
+    """Write the page; the parameters and errors are described in `style.report`.
 
-    Parameters
-    ----------
-    path : str or Path
-    report : dict
-        "command" (str), "options" (dict), "weights" (str), "size" ([height, width]), "scales"
-        (dicts of "height", "width", "steps", from coarse to fine), "steps" (one dict for each step
-        with the weighted losses "content", "style", "tv"), "seconds", "threads",
-        "peak_memory_bytes" (int or None), "versions" (dict).
-    content, result : ndarray of shape (H, W, 3)
-        uint8, sRGB. The content is shown at the size of the result.
-    styles : list of ndarray of shape (H, W, 3)
-    frames : list of (int, ndarray of shape (h, w, 3))
-        Step and picture; at most 30, evenly spaced, are shown. May be empty.
+    The content is shown at the size of the result, and at most 30 frames, evenly spaced.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: few runs need it
 
@@ -69,12 +57,12 @@ def write_html(path, report, content, styles, frames, result):
         tables={"Run": _run_facts(report), "Options": options},
     )
     with atomic_path(path, "the report") as temporary:
-        # A file name that is not valid text (surrogates in Python) gets question marks.
+        # What is not valid text in a file name (surrogates in Python) becomes question marks.
         temporary.write_text(page, "utf-8", errors="replace")
 
 
 def _data_uri(picture, quality):
-    """Return the picture as a JPEG (chroma as fine as brightness) inside a URI."""
+    """Return the picture as a JPEG with full chroma resolution, inside a URI."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -100,6 +88,7 @@ def _losses(report):
 
 
 def _run_facts(report):
+    """Return the table "Run" as {name: text}."""
     memory, scales = report["peak_memory_bytes"], report["scales"]
     return {
         "size": f"{_size(report['size'])} pixels",
@@ -115,19 +104,20 @@ def _run_facts(report):
 
 
 def _value(value):
-    """Return the value of an option in words."""
+    """Return the value of an option as text."""
     if isinstance(value, dict):
         value = [f"{name}: {_value(part)}" for name, part in value.items()]
-    if value is None or value in ([], ()):
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value)) or "–"
+    if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _size(shape):
+    """Return "width×height" of a shape (height, width, ...)."""
     return f"{shape[1]}×{shape[0]}"
 
 

@@ -1,23 +1,33 @@
 """Files about a style transfer: an animation, a contact sheet, and a plot of the losses.
 
-All functions take plain data. Pictures are uint8 arrays of shape (H, W, 3) in sRGB. *frames* is a
-list of (step, picture), all of one size and of the same aspect as the result. *report* is the dict
-that the program also writes as JSON. `page.py` shows all of it in one HTML page. Every function
-that writes raises `InputError` if the extension is unknown or the file cannot be written.
+`page.py` shows all of it in one HTML page. Every function that writes raises `InputError` if the
+extension is unknown or the file cannot be written. All take plain data:
+
+content, result : ndarray of shape (H, W, 3)
+    Pictures: uint8, sRGB. The sizes may differ.
+styles : list of ndarray of shape (H, W, 3)
+frames : list of (int, ndarray of shape (h, w, 3))
+    Step and picture, all of one size and of the same aspect as the result. May be empty.
+report : dict
+    "command" (str), "options" (dict), "weights" (str), "size" ([height, width]), "scales" (dicts of
+    "height", "width", "steps", from coarse to fine), "steps" (one dict for each step with the
+    weighted losses "content", "style", "tv"), "seconds", "threads", "peak_memory_bytes" (int or
+    None), "versions" (dict). The program also writes it as JSON.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from support.command import InputError
-from support.files import atomic_path
+from support.files import atomic_path, check_extension
 from support.pictures import resize_picture, shrunk, write_picture
 
-ANIMATION_EXTENSIONS = (".gif", ".webp")
-PLOT_EXTENSIONS = (".png", ".svg", ".pdf")
-REPORT_EXTENSIONS = (".json", ".html")
+# Each raises `InputError` unless its argument, a path, has a known extension.
+check_animation_path = partial(check_extension, "animation", (".gif", ".webp"))
+check_plot_path = partial(check_extension, "plot", (".png", ".svg", ".pdf"))
+check_report_path = partial(check_extension, "report", (".json", ".html"))
 
 FRAME_MS = 80  # 12.5 frames a second; the unit of GIF is 10 ms
 HOLD_MS = 2000  # how long an animation shows the result
@@ -41,32 +51,10 @@ PLOT_COLORS = {
 LINE_STYLES = {"total": "-", "content": "--", "style": "-.", "tv": ":"}
 
 
-def check_animation_path(path):
-    """Raise `InputError` unless `write_animation` knows the format of the extension of `path`."""
-    _check_extension(path, ANIMATION_EXTENSIONS, "animation")
-
-
-def check_plot_path(path):
-    """Raise `InputError` unless `plot_losses` knows the format of the extension of `path`."""
-    _check_extension(path, PLOT_EXTENSIONS, "plot")
-
-
-def check_report_path(path):
-    """Raise `InputError` unless a report can be written in the format of `path`'s extension."""
-    _check_extension(path, REPORT_EXTENSIONS, "report")
-
-
 def write_animation(path, frames, result):
-    """Write an animation that loops: the frames, then the result for two seconds.
+    """Write an animation (.gif, .webp) that loops: the frames, then the result for two seconds.
 
-    Parameters
-    ----------
-    path : str or Path
-        Ends in .gif or .webp.
-    frames : list of (int, ndarray of shape (h, w, 3))
-        If empty, the animation is the result alone.
-    result : ndarray of shape (H, W, 3)
-        Is resized to the size of the frames.
+    The result is resized to the size of the frames.
     """
     check_animation_path(path)
     pictures = [Image.fromarray(picture) for _, picture in frames_and_result(frames, result)]
@@ -84,14 +72,7 @@ def write_animation(path, frames, result):
 def write_contact_sheet(path, content, styles, frames, result):
     """Write one picture that shows content, styles and result, and below them up to 8 frames.
 
-    Parameters
-    ----------
-    path : str or Path
-        See `support.pictures.write_picture`.
-    content, result : ndarray of shape (H, W, 3)
-    styles : list of ndarray of shape (H, W, 3)
-    frames : list of (int, ndarray of shape (h, w, 3))
-        May be empty.
+    The extensions are those of `support.pictures.write_picture`.
     """
     sources = [("content", content), *captioned_styles(styles), ("result", result)]
     chosen = [(f"step {step}", picture) for step, picture in choose_evenly(frames, SHEET_FRAMES)]
@@ -114,16 +95,8 @@ def write_contact_sheet(path, content, styles, frames, result):
 def plot_losses(path, report):
     """Plot the weighted losses by step on a logarithmic axis, with a line where a scale begins.
 
-    A logarithmic axis cannot show a loss of 0 (a weight of 0 gives one); it is left out. The same
-    report gives the same bytes on every day.
-
-    Parameters
-    ----------
-    path : str or Path
-        Ends in .png, .svg or .pdf.
-    report : dict
-        Uses "steps" (one dict for each step, with the losses "content", "style" and "tv") and
-        "scales" (dicts with "height", "width" and "steps", from coarse to fine).
+    The format is .png, .svg or .pdf. A loss of 0 (its weight is 0) has no place on such an axis and
+    is left out. The same report gives the same bytes on every day.
     """
     check_plot_path(path)
     with atomic_path(path, "the plot") as temporary:
@@ -136,10 +109,7 @@ def plot_losses(path, report):
 def draw_losses(file, file_format, report, size, transparent=False):
     """Draw the plot of `plot_losses`, `size` = (width, height) inches, to a path or binary file.
 
-    Returns
-    -------
-    (left, bottom, width, height)
-        Position of the axes, as fractions of the figure.
+    Return left, bottom, width and height of its axes, as fractions of the figure.
     """
     # Importing Matplotlib is slow and few runs plot. Figure needs no pyplot, which is global state.
     import matplotlib
@@ -165,9 +135,8 @@ def draw_losses(file, file_format, report, size, transparent=False):
 
 def captioned_styles(styles):
     """Return [("style", picture)], or "style 1", "style 2" and so on if there are several."""
-    if len(styles) == 1:
-        return [("style", styles[0])]
-    return [(f"style {i}", style) for i, style in enumerate(styles, 1)]
+    alone = len(styles) == 1
+    return [("style" if alone else f"style {i}", style) for i, style in enumerate(styles, 1)]
 
 
 def frames_and_result(frames, result):
@@ -189,12 +158,6 @@ def loss_series(report):
     names = [name for name in LINE_STYLES if name != "total"]
     parts = {name: np.array([step[name] for step in report["steps"]], float) for name in names}
     return {"total": sum(parts.values()), **parts}
-
-def _check_extension(path, known, what):
-    suffix = Path(path).suffix
-    if suffix.lower() not in known:
-        asked = f"the extension {suffix!r}" if suffix else "no extension"
-        raise InputError(f"cannot write the {what} {path} with {asked}; use {' or '.join(known)}")
 
 
 def _draw_scales(axes, report, points):
