@@ -20,17 +20,10 @@ from support.checks import check_floating, check_positive, check_rows, check_sha
 def draw_weights(shape, std, fan_in, rng=None):
     """Draw float32 weights of the given shape from a normal distribution with mean 0.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    std : float or "he"
-        Standard deviation. "he" means sqrt(2 / fan_in), which keeps the size of the activations
-        about the same from one ReLU layer to the next (He, Zhang, Ren and Sun, "Delving Deep into
-        Rectifiers", ICCV 2015, equation 10).
-    fan_in : int
-        How many inputs each output sums.
-    rng : None, int or numpy.random.Generator, default=None
-        Source of randomness. An int is a seed: the same seed gives the same weights.
+    `std` is the standard deviation, or "he" for sqrt(2 / fan_in), where each output sums fan_in
+    inputs. This keeps the size of the activations about the same from one ReLU layer to the next
+    (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10). `rng` is a
+    numpy.random.Generator or a seed; the same seed gives the same weights.
     """
     if isinstance(std, str):
         if std != "he":

@@ -93,9 +93,8 @@ class ConvolutionalLayer(_WindowLayer):
 
     Attributes
     ----------
-    weight : ndarray of shape (C, K, K, Co)
-    bias : ndarray of shape (Co,)
-    d_weight, d_bias : ndarray
+    weight, bias : ndarrays of shape (C, K, K, Co) and (Co,)
+    d_weight, d_bias : ndarrays of the same shapes
         dL/dW and dL/db, set by `backward`.
     input, output : ndarray
         x and y of the last `forward`.
@@ -134,10 +133,7 @@ class ConvolutionalLayer(_WindowLayer):
         self.forward_time = self.backward_time = None
 
     def init_param(self, std=0.01, rng=None):
-        """Draw new float32 weights with `layers1.draw_weights`; the bias becomes 0.
-
-        `std` is the standard deviation, or "he" for sqrt(2 / (C K K)).
-        """
+        """Draw new float32 weights (see `layers1.draw_weights`) and set the bias to 0."""
         K = self.kernel_size
         shape = (self.channel_in, K, K, self.channel_out)
         weight = draw_weights(shape, std, self.channel_in * K * K, rng)
@@ -383,10 +379,7 @@ class MaxPoolingLayer(_PoolingLayer):
     """
 
     kind = "max pooling"
-
-    def __init__(self, kernel_size, stride, type=1):
-        super().__init__(kernel_size, stride, type)
-        self.argmax = None  # saved by forward
+    argmax = None  # saved by forward
 
     @property
     def max_index(self):

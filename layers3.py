@@ -84,10 +84,8 @@ class StyleLossLayer:
 
     Attributes
     ----------
-    gram_input : ndarray of shape (N, C, C)
-        G of the last call.
-    gram_style : ndarray of shape (N, C, C) or (1, C, C)
-        A of the last call.
+    gram_input, gram_style : ndarrays of shape (N, C, C); A is (1, C, C) for a single style
+        G and A of the last call.
     div : int
         C^2 H^2 W^2 of the last call.
 

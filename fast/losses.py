@@ -1,8 +1,7 @@
-"""The losses of `layers3.py` for large features, strip by strip: the same sums, sooner.
+"""The losses of `layers3.py` for large features, strip by strip: the same sums, faster.
 
-`layers3.py` writes each loss as its formula. For the features of a large picture that takes several
-passes through memory. Here threads share strips of rows, and each strip stays in the cache. The
-functions return what `fast.fused.FusedNetwork.backward` needs.
+For a large picture, the formulas of `layers3.py` take several passes through memory. Here threads
+share strips of rows, each in the cache. The functions return what `FusedNetwork.backward` needs.
 """
 
 from math import ceil
