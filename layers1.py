@@ -20,17 +20,10 @@ from support.checks import check_floating, check_positive, check_rows, check_sha
 def draw_weights(shape, std, fan_in, rng=None):
     """Draw float32 weights of the given shape from a normal distribution with mean 0.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    std : float or "he"
-        Standard deviation. "he" means sqrt(2 / fan_in), which keeps the size of the activations
-        about the same from one ReLU layer to the next (He, Zhang, Ren and Sun, "Delving Deep into
-        Rectifiers", ICCV 2015, equation 10).
-    fan_in : int
-        How many inputs each output sums.
-    rng : None, int or numpy.random.Generator, default=None
-        Source of randomness. An int is a seed: the same seed gives the same weights.
+    `std` is the standard deviation, or "he" for sqrt(2 / fan_in), where each output sums fan_in
+    inputs. This keeps the size of the activations about the same from one ReLU layer to the next
+    (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10). `rng` is a
+    numpy.random.Generator or a seed; the same seed gives the same weights.
     """
     if isinstance(std, str):
         if std != "he":
@@ -44,6 +37,12 @@ def draw_weights(shape, std, fan_in, rng=None):
 def descend(parameter, gradient, lr):
     """Return the parameter after one step of gradient descent, a new array of the same dtype."""
     return parameter - float(lr) * gradient.astype(parameter.dtype, copy=False)
+
+
+def check_has_param(layer):
+    """Raise RuntimeError if the layer has no weights yet."""
+    if layer.weight is None:
+        raise RuntimeError("the layer has no parameters: call init_param or load_param first")
 
 
 class FullyConnectedLayer:
@@ -87,8 +86,7 @@ class FullyConnectedLayer:
 
     def forward(self, input):
         """Return the outputs (N, num_output) for a batch of inputs (N, num_input)."""
-        if self.weight is None:
-            raise RuntimeError("forward needs parameters: call init_param or load_param first")
+        check_has_param(self)
         check_rows("input", input)
         if input.shape[1] != self.num_input:
             raise ValueError(f"expected input of shape (N, {self.num_input}), got {input.shape}")
@@ -107,31 +105,23 @@ class FullyConnectedLayer:
 
             dL/dW_ij = sum_n x_ni g_nj      the matrix product x^T g
             dL/db_j  = sum_n g_nj           the column sums of g
-            dL/dx_ni = sum_j g_nj W_ij      the matrix product g W^T
+            dL/dx_ni = sum_j g_nj W_ij      the matrix product g W^T: (N, num_input)
 
         Some printings of the book have W^T on the left, where the shapes do not fit.
 
-        Parameters
-        ----------
-        top_diff : ndarray of shape (N, num_output)
-        need_bottom_diff : bool, default=True
-            False for the first layer of a network: nothing uses that gradient, and leaving it out
-            saves a third of the work.
-
-        Returns
-        -------
-        bottom_diff : ndarray of shape (N, num_input), or None if it is not needed
+        With need_bottom_diff=False the result is None. This is for the first layer of a network:
+        nothing uses that gradient, and leaving it out saves a third of the work.
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
         check_shape("top_diff", top_diff, (self.input.shape[0], self.num_output))
         top_diff = top_diff.astype(self.input.dtype, copy=False)
-        weight = self.weight.astype(self.input.dtype, copy=False)
 
         self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
         self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
         if not need_bottom_diff:
             return None
+        weight = self.weight.astype(self.input.dtype, copy=False)
         return top_diff @ weight.T  # (num_input, num_output) -> (num_output, num_input)
 
     def update_param(self, lr):
@@ -153,8 +143,7 @@ class FullyConnectedLayer:
 
     def save_param(self):
         """Return copies of `weight` and `bias`."""
-        if self.weight is None:
-            raise RuntimeError("there are no parameters yet: call init_param or load_param first")
+        check_has_param(self)
         return self.weight.copy(), self.bias.copy()
 
 
@@ -259,19 +248,15 @@ class SoftmaxLossLayer:
 
         exp = np.exp(shifted)
         sum_exp = exp.sum(axis=1, keepdims=True)  # (N, D) -> (N, 1); at least 1
-        log_sum_exp = np.log(sum_exp)
         self.prob = exp / sum_exp
-        self.log_prob = shifted - log_sum_exp
+        self.log_prob = shifted - np.log(sum_exp)
         return self.prob
 
     def get_loss(self, label):
-        """Return the loss, a float, for the labels of the last batch.
+        """Return the loss, a float, for `label` (N,): the right class of each row, from 0 to D - 1.
 
-        Parameters
-        ----------
-        label : ndarray of shape (N,), integers from 0 to D - 1
-            The right class of each row. Shape (N, 1) is refused: as an index it would mark the
-            labels of all rows in every row.
+        Labels of shape (N, 1) are refused: as an index they would mark every row's label in every
+        row.
         """
         if self.prob is None:
             raise RuntimeError("get_loss needs a forward pass first")

@@ -23,25 +23,14 @@ import numpy as np
 from fast import convolution
 from fast.padded import dilated, pad
 from fast.strips import run_strips, strips_of_bytes, strips_of_rows
-from layers1 import descend, draw_weights
+from layers1 import check_has_param, descend, draw_weights
 from support.checks import check_not_negative, check_pictures, check_positive, check_shape
 
 
-def output_size(height, width, kernel_size, stride, padding=0):
-    """Return (Ho, Wo), the number of windows along each side; ValueError if none fits."""
-    if kernel_size > min(height, width) + 2 * padding:
-        raise ValueError(
-            f"a {kernel_size}x{kernel_size} window does not fit: the input is {height}x{width}, "
-            f"with padding {padding} {height + 2 * padding}x{width + 2 * padding}"
-        )
-    return (
-        (height + 2 * padding - kernel_size) // stride + 1,
-        (width + 2 * padding - kernel_size) // stride + 1,
-    )
-
-
 class _WindowLayer:
-    """What the layers with a sliding window share: the choice by `type`, and the checks."""
+    """What the layers with a sliding window share: the choice by `type`, windows and checks."""
+
+    padding = 0  # of pooling; the convolution has its own
 
     def __init__(self, kernel_size, stride, type=1):
         check_positive(kernel_size=kernel_size, stride=stride)
@@ -59,6 +48,24 @@ class _WindowLayer:
     def backward(self, top_diff):
         """Return the gradient with respect to the input, by the path that `type` selects."""
         return self.backward_speedup(top_diff) if self.type else self.backward_raw(top_diff)
+
+    def _start_forward(self, input, channels=None):
+        """Check and keep the input; return (N, C, Ho, Wo)."""
+        check_pictures("input", input, channels)
+        N, C, H, W = input.shape
+        K, s, p = self.kernel_size, self.stride, self.padding
+        if K > min(H, W) + 2 * p:
+            raise ValueError(
+                f"a {K}x{K} window does not fit: the input is {H}x{W}, "
+                f"with padding {p} {H + 2 * p}x{W + 2 * p}"
+            )
+        self.input = input
+        return N, C, (H + 2 * p - K) // s + 1, (W + 2 * p - K) // s + 1
+
+    def _window(self, h, w):
+        """Return the rows and columns of the padded input that output pixel (h, w) reads."""
+        K, s = self.kernel_size, self.stride
+        return slice(s * h, s * h + K), slice(s * w, s * w + K)
 
     def _checked(self, top_diff):
         """Check everything `backward` needs; return top_diff in the dtype of the input."""
@@ -86,9 +93,8 @@ class ConvolutionalLayer(_WindowLayer):
 
     Attributes
     ----------
-    weight : ndarray of shape (C, K, K, Co)
-    bias : ndarray of shape (Co,)
-    d_weight, d_bias : ndarray
+    weight, bias : ndarrays of shape (C, K, K, Co) and (Co,)
+    d_weight, d_bias : ndarrays of the same shapes
         dL/dW and dL/db, set by `backward`.
     input, output : ndarray
         x and y of the last `forward`.
@@ -127,10 +133,7 @@ class ConvolutionalLayer(_WindowLayer):
         self.forward_time = self.backward_time = None
 
     def init_param(self, std=0.01, rng=None):
-        """Draw new float32 weights with `layers1.draw_weights`; the bias becomes 0.
-
-        `std` is the standard deviation, or "he" for sqrt(2 / (C K K)).
-        """
+        """Draw new float32 weights (see `layers1.draw_weights`) and set the bias to 0."""
         K = self.kernel_size
         shape = (self.channel_in, K, K, self.channel_out)
         weight = draw_weights(shape, std, self.channel_in * K * K, rng)
@@ -147,7 +150,7 @@ class ConvolutionalLayer(_WindowLayer):
 
     def save_param(self):
         """Return copies of (weight, bias)."""
-        self._check_has_param()
+        check_has_param(self)
         return self.weight.copy(), self.bias.copy()
 
     def freeze(self):
@@ -157,7 +160,7 @@ class ConvolutionalLayer(_WindowLayer):
         arrays become read-only, because a stored transform would be wrong after a change.
         `init_param` and `load_param` unfreeze the layer.
         """
-        self._check_has_param()
+        check_has_param(self)
         self.weight.flags.writeable = False
         self.bias.flags.writeable = False
         self.frozen = True
@@ -188,42 +191,28 @@ class ConvolutionalLayer(_WindowLayer):
             raise RuntimeError("the time needs a backward pass first")
         return self.backward_time
 
-    def _check_has_param(self):
-        if self.weight is None:
-            raise RuntimeError("the layer has no parameters: call init_param or load_param first")
-
-    def _start_forward(self, input):
-        """Check everything `forward` needs; keep the input; return (Ho, Wo)."""
-        self._check_has_param()
-        check_pictures("input", input, self.channel_in)
-        size = output_size(*input.shape[2:], self.kernel_size, self.stride, self.padding)
-        self.input = input
-        return size
-
     # ---- type=0: the definition ---------------------------------------------------------------
 
     def forward_raw(self, input):
-        """Convolve with the four loops of the definition."""
+        """Convolve one window at a time, with one filter after the other."""
         start = time.perf_counter()
-        Ho, Wo = self._start_forward(input)
-        N, C, H, W = input.shape
-        K, s, p = self.kernel_size, self.stride, self.padding
+        check_has_param(self)
+        N, C, Ho, Wo = self._start_forward(input, self.channel_in)
+        _, _, H, W = input.shape
+        p = self.padding
         self._padded = None
         self.input_pad = np.zeros((N, C, H + 2 * p, W + 2 * p), input.dtype)
         self.input_pad[:, :, p : p + H, p : p + W] = input
         self.output = np.zeros((N, self.channel_out, Ho, Wo), input.dtype)
-        for n in range(N):
-            for k in range(self.channel_out):
-                for h in range(Ho):
-                    for w in range(Wo):
-                        window = self.input_pad[n, :, s * h : s * h + K, s * w : s * w + K]
-                        total = np.sum(window * self.weight[:, :, :, k])
-                        self.output[n, k, h, w] = total + self.bias[k]
+        for n, k, h, w in np.ndindex(self.output.shape):
+            rows, columns = self._window(h, w)
+            window = self.input_pad[n, :, rows, columns]  # (C, K, K)
+            self.output[n, k, h, w] = np.sum(window * self.weight[:, :, :, k]) + self.bias[k]
         self.forward_time = time.perf_counter() - start
         return self.output
 
     def backward_raw(self, top_diff):
-        """Propagate the gradient back with the four loops of the definition.
+        """Propagate the gradient back one window at a time.
 
         Each output y[n, k, h, w] is a sum over one window. The partial derivatives of its terms are
 
@@ -236,21 +225,17 @@ class ConvolutionalLayer(_WindowLayer):
         """
         start = time.perf_counter()
         top_diff = self._checked(top_diff)
-        N, C, H, W = self.input.shape
-        _, Co, Ho, Wo = top_diff.shape
-        K, s, p = self.kernel_size, self.stride, self.padding
+        _, _, H, W = self.input.shape
+        p = self.padding
         self.d_weight = np.zeros(self.weight.shape, top_diff.dtype)
         self.d_bias = np.zeros(self.bias.shape, top_diff.dtype)
         pad_diff = np.zeros(self.input_pad.shape, top_diff.dtype)
-        for n in range(N):
-            for k in range(Co):
-                for h in range(Ho):
-                    for w in range(Wo):
-                        rows, columns = slice(s * h, s * h + K), slice(s * w, s * w + K)
-                        g = top_diff[n, k, h, w]
-                        self.d_weight[:, :, :, k] += g * self.input_pad[n, :, rows, columns]
-                        self.d_bias[k] += g
-                        pad_diff[n, :, rows, columns] += g * self.weight[:, :, :, k]
+        for n, k, h, w in np.ndindex(top_diff.shape):
+            rows, columns = self._window(h, w)
+            g = top_diff[n, k, h, w]
+            self.d_weight[:, :, :, k] += g * self.input_pad[n, :, rows, columns]
+            self.d_bias[k] += g
+            pad_diff[n, :, rows, columns] += g * self.weight[:, :, :, k]
         self.backward_time = time.perf_counter() - start
         return pad_diff[:, :, p : p + H, p : p + W]  # nothing uses the gradient of the padding
 
@@ -259,7 +244,8 @@ class ConvolutionalLayer(_WindowLayer):
     def forward_speedup(self, input):
         """Convolve by the algorithm that suits the shapes."""
         start = time.perf_counter()
-        self._start_forward(input)
+        check_has_param(self)
+        self._start_forward(input, self.channel_in)
         padded = self._padded = pad(input, self.padding)
         # (N, H + 2p, W + 2p, C) -> (N, C, H + 2p, W + 2p)
         self.input_pad = padded.without_overhang.transpose(0, 3, 1, 2)
@@ -291,8 +277,9 @@ class ConvolutionalLayer(_WindowLayer):
         if not self.frozen:
             if self._padded is None:  # the forward pass was the raw one
                 self._padded = pad(self.input, p)
-            x, algorithm = self._padded, self.algorithm
-            self.d_weight = convolution.weight_gradient(x, top_diff, K, s, algorithm)
+            self.d_weight = convolution.weight_gradient(
+                self._padded, top_diff, K, s, self.algorithm
+            )
             self.d_bias = top_diff.sum(axis=(0, 2, 3))
         dy = dilated(top_diff, self.input.shape[2:], K, s, p)
         flipped = self.prepared(top_diff.dtype, flipped=True)
@@ -325,18 +312,7 @@ class ConvolutionalLayer(_WindowLayer):
 
 
 class _PoolingLayer(_WindowLayer):
-    """What the two pooling layers share: geometry, checks, and sums over overlapping windows."""
-
-    def _start_forward(self, input):
-        """Check and keep `input`; return the shape of the output."""
-        check_pictures("input", input)
-        size = output_size(*input.shape[2:], self.kernel_size, self.stride)
-        self.input = input
-        return (*input.shape[:2], *size)
-
-    def _window(self, h, w):  # its rows and columns
-        K, s = self.kernel_size, self.stride
-        return slice(s * h, s * h + K), slice(s * w, s * w + K)
+    """What the two pooling layers share: shifted views, and sums over overlapping windows."""
 
     def _shifted(self, array, position, y0, y1, Wo):
         """Return the view of a picture (H, W, C) that position i K + j of all windows reads.
@@ -403,10 +379,7 @@ class MaxPoolingLayer(_PoolingLayer):
     """
 
     kind = "max pooling"
-
-    def __init__(self, kernel_size, stride, type=1):
-        super().__init__(kernel_size, stride, type)
-        self.argmax = None  # saved by forward
+    argmax = None  # saved by forward
 
     @property
     def max_index(self):
@@ -425,7 +398,7 @@ class MaxPoolingLayer(_PoolingLayer):
         self.argmax = np.zeros(shape, np.intp)
         for n, c, h, w in np.ndindex(shape):
             window = input[n, c][self._window(h, w)]
-            self.argmax[n, c, h, w] = np.argmax(window)  # the first, row by row
+            self.argmax[n, c, h, w] = np.argmax(window)  # on a tie the first, row by row
             self.output[n, c, h, w] = np.max(window)
         return self.output
 

@@ -62,20 +62,12 @@ class ContentLossLayer:
 
 
 def gram(features):
-    """Return the Gram matrices of features: how strongly each pair of channels occurs together.
+    """Return the Gram matrices G (N, C, C) of features F: which channels are active together.
 
         G[n, i, j] = sum over h, w of  F[n, i, h, w] * F[n, j, h, w]
 
     G does not say where a feature occurs, because the sum runs over all positions. Paper: [1]_,
     equation 3.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, C, H, W)
-
-    Returns
-    -------
-    ndarray of shape (N, C, C)
     """
     N, C, H, W = features.shape
     F = features.reshape(N, C, H * W)  # (N, C, H, W) -> (N, C, H W)
@@ -92,10 +84,8 @@ class StyleLossLayer:
 
     Attributes
     ----------
-    gram_input : ndarray of shape (N, C, C)
-        G of the last call.
-    gram_style : ndarray of shape (N, C, C) or (1, C, C)
-        A of the last call.
+    gram_input, gram_style : ndarrays of shape (N, C, C); A is (1, C, C) for a single style
+        G and A of the last call.
     div : int
         C^2 H^2 W^2 of the last call.
 
@@ -118,23 +108,12 @@ class StyleLossLayer:
     """
 
     def __init__(self):
-        self.gram_input = None
-        self.gram_style = None
-        self.div = None
+        self.gram_input = self.gram_style = self.div = None
 
     def forward(self, input_layer, style_layer):
-        """Return the loss.
+        """Return the loss, a float, for X = `input_layer` and the features of a style picture.
 
-        Parameters
-        ----------
-        input_layer : ndarray of shape (N, C, H, W)
-            X.
-        style_layer : ndarray of shape (N, C, H', W') or (1, C, H', W')
-            Features of the style picture; H' and W' may differ from H and W.
-
-        Returns
-        -------
-        float
+        `style_layer` is of shape (N, C, H', W'), or (1, C, H', W') for one style of all pictures.
         """
         N, C, H, W = self._compare(input_layer, style_layer)
         # Divided by H W before squaring: the squares of large features would overflow float32.
@@ -142,7 +121,7 @@ class StyleLossLayer:
         return float(np.sum(np.square(difference))) / (4 * N * C**2)
 
     def backward(self, input_layer, style_layer):
-        """Return dL/dX, an array of the shape of `input_layer`; parameters as in `forward`.
+        """Return dL/dX, an array of the shape of `input_layer`.
 
         By the chain rule dL/dX = sum over i, j of  dL/dG[i, j] * dG[i, j]/dX. The first factor is
         (G - A)[i, j] / (2 N C^2 H^2 W^2). X[i, p] occurs in row i and in column i of G, each time
@@ -212,27 +191,14 @@ class AdamOptimizer:
         if not (np.isfinite(lr) and lr > 0):
             raise ValueError(f"lr must be finite and greater than 0, got {lr}")
         self.lr = lr
-        self.beta1 = 0.9
-        self.beta2 = 0.999
-        self.eps = 1e-8
-        self.mt = np.zeros(diff_shape)
-        self.vt = np.zeros(diff_shape)
+        self.beta1, self.beta2, self.eps = 0.9, 0.999, 1e-8
+        self.mt, self.vt = np.zeros(diff_shape), np.zeros(diff_shape)
         self.step = 0
 
     def update(self, input, grad):
-        """Return x after one more step.
+        """Return x after one more step, for x = `input` and g = `grad`, the gradient at x.
 
-        Parameters
-        ----------
-        input : ndarray of shape diff_shape
-            x.
-        grad : ndarray of shape diff_shape
-            Gradient of the loss at x.
-
-        Returns
-        -------
-        ndarray of shape diff_shape
-            A new array of the dtype of `input`.
+        The result is a new array of the dtype of `input`.
         """
         check_shape("input", input, self.mt.shape)
         check_shape("grad", grad, self.mt.shape)

@@ -57,14 +57,7 @@ def prepare(weight, stride, algorithm, keep=True):
 
 
 def convolve(padded, filters, bias):
-    """Return the convolution (N, Ho, Wo, Co) of padded pictures.
-
-    Parameters
-    ----------
-    padded : Padded
-    filters : Filters
-    bias : ndarray of shape (Co,) or None
-    """
+    """Return the convolution (N, Ho, Wo, Co) of a `Padded` with `Filters`; `bias` (Co,) or None."""
     Ho, Wo = padded.output_size(filters.kernel_size, filters.stride)
     x = padded.array
     out = np.empty((len(x), whole_tiles(Ho), whole_tiles(Wo), filters.channel_out), x.dtype)
@@ -77,16 +70,9 @@ def convolve(padded, filters, bias):
 
 
 def weight_gradient(padded, top_diff, kernel_size, stride, algorithm=None):
-    """Return dL/dW (C, K, K, Co) of a convolution.
+    """Return dL/dW (C, K, K, Co) from the layer's padded input and `top_diff` (N, Co, Ho, Wo).
 
-    Parameters
-    ----------
-    padded : Padded
-        The layer's input.
-    top_diff : ndarray of shape (N, Co, Ho, Wo)
-    kernel_size, stride : int
-    algorithm : str, optional
-        The default is the fastest. kn2row has no form of its own here and uses im2col's.
+    With algorithm=None the fastest one; kn2row has no form of its own here and uses im2col's.
     """
     C, Co = padded.array.shape[3], top_diff.shape[1]
     algorithm = algorithm or choose(kernel_size, stride, min(C, Co), max(C, Co))

@@ -21,14 +21,16 @@ from support.checks import check_pictures, check_shape
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a 2x2 window, in the order in which ties are broken
 DEAD = 4  # argmax of a window whose maximum the ReLU had set to 0: no pixel gets a gradient
 
-POOLS = ("max pooling", "average pooling")
-POOL = ("relu",), {"kernel_size": 2, "stride": 2}
-CONVOLUTION = {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True}
-LAYERS = {  # kind: the kinds that it can follow, and the only form computed here
-    "convolution": (("image", "relu", *POOLS), CONVOLUTION),
-    "relu": (("convolution",), {}),
-    "max pooling": POOL,
-    "average pooling": POOL,
+FOLLOWS = {  # kind of layer: the kinds that it can follow
+    "convolution": ("image", "relu", "max pooling", "average pooling"),
+    "relu": ("convolution",),
+    "max pooling": ("relu",),
+    "average pooling": ("relu",),
+}
+FORMS = {  # kind of layer: the only form computed here
+    "convolution": {"kernel_size": 3, "padding": 1, "stride": 1, "frozen": True},
+    "max pooling": {"kernel_size": 2, "stride": 2},
+    "average pooling": {"kernel_size": 2, "stride": 2},
 }
 
 
@@ -57,14 +59,14 @@ def _stages(layers):
     stages, before = [], "image"
     for name, layer in layers.items():
         kind = getattr(layer, "kind", type(layer).__name__)
-        follows, form = LAYERS.get(kind, ((), {}))
-        if before not in follows:
+        if before not in FOLLOWS.get(kind, ()):
             raise ValueError(
                 f"layer {name}: {kind} cannot follow {before}; expected convolution, relu and, "
                 "optionally, max pooling or average pooling, in this order"
             )
+        form = dict(FORMS.get(kind, {}))
         if kind == "convolution" and stages:
-            form = {**form, "channel_in": stages[-1].conv.channel_out}
+            form["channel_in"] = stages[-1].conv.channel_out
         for attribute, value in form.items():
             if getattr(layer, attribute) != value:
                 raise ValueError(
@@ -88,9 +90,7 @@ class FusedNetwork:
     Parameters
     ----------
     layers : dict of str to layer
-        In order: convolutions (frozen, kernel 3, padding 1, stride 1), each followed by a ReLU and,
-        optionally, by max or average pooling (kernel 2, stride 2). Everything else is refused with
-        a ValueError that names it.
+        In order; see `FOLLOWS` and `FORMS`. Anything else is refused by a ValueError that names it.
     """
 
     def __init__(self, layers):
@@ -140,19 +140,19 @@ class FusedNetwork:
             out = pooled = None
             if not stage.pools or stage.relu_name in wanted:
                 place = stage.relu_name if stage.relu_name in wanted else turn
-                out = self._buffer(place, stage.shape, image.dtype)
+                output = out = self._buffer(place, stage.shape, image.dtype)
                 self._features[stage.relu_name] = out.inside
             if stage.pools:
                 place = stage.pool_name if stage.pool_name in wanted else turn
-                next_padded = self._buffer(place, stage.output_shape, image.dtype)
-                pooled = self._features[stage.pool_name] = next_padded.inside
+                output = self._buffer(place, stage.output_shape, image.dtype)
+                pooled = self._features[stage.pool_name] = output.inside
             stage.mask = stage.argmax = None  # what backward needs of this stage
             if keep and (out is not None or stage.averages):
                 stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
             if keep and stage.pools and not stage.averages:
                 stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
             self._convolve(number, padded, stage, out, self._rectify_and_pool(stage, pooled))
-            padded = next_padded if stage.pools else out
+            padded = output
             _, H, W, _ = stage.output_shape
             if not missing:
                 break
@@ -169,8 +169,8 @@ class FusedNetwork:
         gradients : dict of str to ndarray of shape (N, C, h, w)
             Gradient of the loss with respect to features that the last `forward` returned.
         gram_gradients : dict of str to ndarray of shape (N, C, C), optional
-            The same for losses on the Gram matrices of features F: the matrices S for which that
-            gradient is F S (`StyleLossLayer.gram_gradient`). F S is never stored.
+            The same for losses on the Gram matrices of features X: the matrices S for which that
+            gradient is S X (see `fast.losses.style_loss`). S X is never stored.
         """
         if not self._kept:
             raise RuntimeError("backward needs a forward pass with keep=True first")
@@ -189,11 +189,9 @@ class FusedNetwork:
         N, H, W, Co = self._used[last].output_shape
 
         def start(n, y0, y1):  # after the last stage there is nothing, only the losses' gradients
-            if self._used[last].pools:
-                block = np.zeros((y1 - y0, W, Co), dtype)
-            else:
-                block = padded.inside[n, y0:y1]
-                block[...] = 0
+            pools = self._used[last].pools
+            block = np.empty((y1 - y0, W, Co), dtype) if pools else padded.inside[n, y0:y1]
+            block[...] = 0
             epilogue(n, y0, 0, block)
 
         run_strips(start, strips_of_rows(N, H, 16))
@@ -221,6 +219,7 @@ class FusedNetwork:
 
     @staticmethod
     def _winograd(padded, filters, bias, out, epilogue):
+        """Run Winograd; the epilogue sees only the pixels inside the picture."""
         H, W = padded.output_size(3)
 
         def crop(n, y, x, block):
@@ -291,9 +290,9 @@ class FusedNetwork:
 
         def unpool(n, y, x, block):
             h, w, _ = block.shape
+            _, H, W, _ = stage.shape
             if add_at_pool:
                 add_at_pool(n, y, x, block)
-            _, H, W, _ = stage.shape
             # An odd last row or column is in no window, but has a place here.
             bottom = H if 2 * (y + h) == H - 1 else 2 * (y + h)
             right = W if 2 * (x + w) == W - 1 else 2 * (x + w)

@@ -1,8 +1,7 @@
-"""The losses of `layers3.py` for large features, strip by strip: the same sums, sooner.
+"""The losses of `layers3.py` for large features, strip by strip: the same sums, faster.
 
-`layers3.py` writes each loss as its formula. For the features of a large picture that takes several
-passes through memory. Here threads share strips of rows, and each strip stays in the cache. The
-functions return what `fast.fused.FusedNetwork.backward` needs.
+For a large picture, the formulas of `layers3.py` take several passes through memory. Here threads
+share strips of rows, each in the cache. The functions return what `FusedNetwork.backward` needs.
 """
 
 from math import ceil
@@ -15,18 +14,9 @@ STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
 
 
 def content_loss(features, target):
-    """Return the loss of `layers3.ContentLossLayer` and its gradient.
+    """Return the loss of `layers3.ContentLossLayer`, a float, and its gradient (N, C, H, W).
 
-    Parameters
-    ----------
-    features, target : ndarray of shape (N, C, H, W)
-        X and Y.
-
-    Returns
-    -------
-    loss : float
-    gradient : ndarray of shape (N, C, H, W)
-        dL/dX.
+    X is `features` and Y is `target`, both (N, C, H, W).
     """
     # (N, C, H, W) -> (N, H, W, C), views
     x, y = (array.transpose(0, 2, 3, 1) for array in (features, target))
@@ -44,20 +34,10 @@ def content_loss(features, target):
 
 
 def style_loss(features, target):
-    """Return the loss of `layers3.StyleLossLayer`, and the matrices S of its gradient S X.
+    """Return the loss of `layers3.StyleLossLayer`, and S (N, C, C) of its gradient S X.
 
-    Parameters
-    ----------
-    features : ndarray of shape (N, C, H, W)
-        X.
-    target : ndarray of shape (N, C, C) or (1, C, C)
-        Gram matrices of the style, each divided by its number of positions.
-
-    Returns
-    -------
-    loss : float
-    matrices : ndarray of shape (N, C, C)
-        S = (G - A) / (N C^2 H^2 W^2).
+    X is `features` (N, C, H, W); `target`, (N, C, C) or (1, C, C), are the Gram matrices of the
+    style divided by its number of positions. S = (G - A) / (N C^2 H^2 W^2).
     """
     N, C, H, W = features.shape
     # Per position: the fourth power of their number would overflow float32.

@@ -68,11 +68,8 @@ def bordered(array, padding):
     """Return `array`, of such a shape, as `Padded`, having set its border to zero."""
     padded = Padded(array, padding)
     H, W = padded.size
-    rows, columns = slice(padding, padding + H), slice(padding, padding + W)
-    array[:, : rows.start] = 0
-    array[:, rows.stop :] = 0
-    array[:, rows, : columns.start] = 0
-    array[:, rows, columns.stop :] = 0
+    array[:, :padding] = array[:, :, :padding] = 0
+    array[:, padding + H :] = array[:, :, padding + W :] = 0
     return padded
 
 
@@ -99,26 +96,19 @@ def dilated(top_diff, size, kernel_size, stride, padding):
 
         row j of the result = dy[o]  if  j = s o + K - 1 - p,  else 0;  0 <= j < H + K - 1.
 
-    Parameters
-    ----------
-    top_diff : ndarray of shape (N, Co, Ho, Wo)
-    size : tuple
-        (H, W) of the layer's input.
-    kernel_size, stride, padding : int
-        K, s and p of the layer.
+    `top_diff` is dy (N, Co, Ho, Wo); `size` is (H, W) of the layer's input, and the rest are K, s
+    and p of the layer.
     """
     shift = kernel_size - 1 - padding
     if stride == 1 and shift >= 0:
         return pad(top_diff, shift)
-    N, Co, Ho, Wo = top_diff.shape
+    N, Co, _, _ = top_diff.shape
     H, W = (length + kernel_size - 1 for length in size)
     padded = Padded(np.zeros(padded_shape((N, H, W, Co), 0), top_diff.dtype), 0)
     first = max(0, ceil(-shift / stride))  # the outputs before it read only padding
     start = stride * first + shift
     target = padded.inside[:, start::stride, start::stride]
-    rows, columns = min(Ho - first, target.shape[1]), min(Wo - first, target.shape[2])
-    if rows > 0 and columns > 0:
-        # (N, Co, Ho, Wo) -> (N, Ho, Wo, Co)
-        dy = top_diff.transpose(0, 2, 3, 1)[:, first : first + rows, first : first + columns]
-        target[:, :rows, :columns] = dy
+    dy = top_diff.transpose(0, 2, 3, 1)[:, first:, first:]  # (N, Co, Ho, Wo) -> (N, Ho, Wo, Co)
+    rows, columns = np.minimum(dy.shape, target.shape)[1:3]  # the last ones may read only padding
+    target[:, :rows, :columns] = dy[:, :rows, :columns]
     return padded

@@ -8,24 +8,17 @@ The strips depend on the shapes alone, and one thread computes a strip from star
 results are therefore the same to the last bit for any number of threads.
 """
 
-import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
-from itertools import pairwise
+from itertools import count, pairwise
 from math import ceil
 
 import numpy as np
 from threadpoolctl import OpenBLASController, ThreadpoolController
-
-
-def available_cpus():
-    """Return the number of CPUs this process may use (its affinity, not the machine's total)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 
 STRIP_BYTES = 1 << 20  # what `strips_of_bytes` lets a strip read
 
@@ -36,6 +29,11 @@ _pool_size = 0
 _blas_limit = None  # the limit in force while any caller is inside `single_threaded_blas`
 _blas_users = 0
 _local = threading.local()
+
+
+def available_cpus():
+    """Return the number of CPUs this process may use (its affinity, not the machine's total)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(number):
@@ -76,8 +74,7 @@ def _blas_libraries():
 def _take_control_of_blas():
     """Let this thread set OpenBLAS's limit, whichever thread did so last.
 
-    From version 3.7 on, threadpoolctl obeys one thread at a time, so that threads do not undo each
-    other's limits. Here the count of users prevents that.
+    threadpoolctl 3.7 and later obeys one thread only. Here, counting the users does its work.
     """
     release = getattr(OpenBLASController, "clear_controlling_thread", None)
     if release:
@@ -93,7 +90,7 @@ def _restore_blas():
 def run_strips(function, strips):
     """Call `function(*strip)` for every strip; an exception stops all threads and is raised."""
     strips = list(strips)
-    numbers = itertools.count()  # `next` of it is atomic: each number goes to one thread
+    numbers = count()  # `next` of it is atomic: each number goes to one thread
     stop = threading.Event()
 
     def work():
@@ -109,10 +106,9 @@ def run_strips(function, strips):
         try:
             work()
             wait(helpers)
-        except BaseException:
+        finally:  # after an error or Ctrl-C the helpers may still be at work
             stop.set()
             wait(helpers)
-            raise
     for helper in helpers:
         helper.result()
 
@@ -144,8 +140,8 @@ if hasattr(os, "register_at_fork"):
 def strips_of_rows(pictures, height, rows):
     """Return (picture, first row, last row + 1) of strips of at most `rows` rows."""
     rows = max(1, rows)
-    count = ceil(height / rows)  # strips of nearly equal height keep all threads busy to the end
-    edges = [height * i // count for i in range(count + 1)]
+    number = ceil(height / rows)  # strips of nearly equal height keep all threads busy to the end
+    edges = [height * i // number for i in range(number + 1)]
     return [(n, y0, y1) for n in range(pictures) for y0, y1 in pairwise(edges)]
 
 
@@ -166,10 +162,9 @@ def product(a, b):
 
 
 def scratch(name, shape, dtype):
-    """Return this thread's buffer `name` as an uninitialised array of the given shape.
+    """Return this thread's buffer `name` as an uninitialised array; the next call reuses it.
 
-    The memory is kept and returned again by the next call with the same name, since a new large
-    array costs a page fault for every 4 KiB.
+    A new large array would cost a page fault for every 4 KiB.
     """
     buffers = _local.__dict__
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize

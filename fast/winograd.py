@@ -20,9 +20,8 @@ outputs, each reading 6x6 inputs that overlap its neighbours' by two pixels:
     . +-----------.        With channels, each of the 36 products is a matrix product
     . . . . . . . .        over them: M[k] = V[k] @ U[k], (T, C) @ (C, Co).
 
-Cost for each tile and channel: 144 + 216 multiplications for V (from the left, then from the right;
-see `_transform_tiles`), 144 + 96 for Y, both by small matrix products; and 36 Co for M, the part
-that direct convolution does with 144 Co.
+Multiplications for each tile and channel: 144 + 216 for V (from the left, then from the right), 144
++ 96 for Y, and 36 Co for M, which direct convolution does with 144 Co.
 
 A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 """
@@ -95,7 +94,7 @@ def convolve(padded, filters, bias, out, epilogue=None):
 
     If `out` is None, the blocks of output exist only in the cache, for the epilogue. The bias is
     added to M at the point (1, 1) only: column 1 of A^T is all ones, so A^T M A distributes what is
-    added there to all 16 outputs. The rest is as in `fast.convolution.convolve`.
+    added there to all 16 outputs.
     """
     U, x = filters.matrices, padded.array
     _, S, C, part = U.shape
