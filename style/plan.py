@@ -151,7 +151,7 @@ def style_transfer_bytes(pixels, channels, optimizer):
     width = channels / 64
     filters = 620e6 * width**2  # plain and transformed, forward and backward
     features = 1900 * width  # a pixel: buffers, masks and targets of the layers
-    optimisation = {"lbfgs": 1170, "adam": 180}[optimizer]  # a pixel: SciPy keeps ten steps
+    optimisation = {"lbfgs": 420, "adam": 180}[optimizer]  # a pixel: ten pairs of L-BFGS are 240
     return int(filters + pixels * (features + optimisation))
 
 
