@@ -271,8 +271,7 @@ class Step:
     losses : dict of str to float
         'content', 'style' and 'tv', weighted. Empty in the first call, before any step.
     position : Position
-        Where the run is. ``stylize(resume_from=position)`` continues from there, unless its
-        `optimizer_state` is None.
+        Where the run is. ``stylize(resume_from=position)`` continues from there.
     picture : callable
         Returns the picture so far, uint8 (H, W, 3), of the size of the result.
     """
@@ -351,6 +350,9 @@ def stylize(
         if on_step:
             on_step(Step(losses, position, partial(finished, position.image)))
 
+    optimise = lbfgs
+    if settings.optimizer == "adam":
+        optimise = partial(adam, learning_rate=settings.learning_rate)
     position = resume_from
     with np.errstate(over="ignore", invalid="ignore"):  # `Objective` checks that all is finite
         for number in range(position.scale if position else 0, len(scales)):
@@ -366,10 +368,7 @@ def stylize(
             objective = Objective(fused, network.prepare(small), style_images, settings)
             if position is resume_from or number == 0:
                 emit(position, {})
-            optimise, option = {
-                "adam": (adam, settings.learning_rate), "lbfgs": (lbfgs, settings.checkpoint_every)
-            }[settings.optimizer]  # fmt: skip
-            image = optimise(objective, position, scale.steps, bounds, emit, option)
+            image = optimise(objective, position, scale.steps, bounds, emit)
             position = Position(number, scale.steps, image, {})
     return finished(position.image)
 
@@ -403,8 +402,6 @@ def check_fit(settings, styles, start, resume_from, network=None):
         )
     if start is None and settings.init not in INITS:
         raise InputError(f"init is {settings.init!r}: give the picture itself as `start`")
-    if resume_from is not None and resume_from.optimizer_state is None:
-        raise InputError("resume_from needs a position whose optimizer_state is not None")
 
 
 def make_network(content, styles, settings=Settings(), rng=None):
@@ -534,7 +531,7 @@ def run(argv, hook=None):
         if files.resume:
             check_resumable(files.resume, checkpoint, digests, scales, settings.optimizer)
         checkpoint = replace(checkpoint, options=options_to_keep(files, settings), digests=digests)
-        with Journal(files, settings.checkpoint_every, scales, checkpoint) as journal:
+        with Journal(files, scales, checkpoint) as journal:
 
             def on_step(step):
                 journal(step)

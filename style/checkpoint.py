@@ -32,9 +32,9 @@ from support.command import InputError
 from support.files import atomic_path
 from support.machine import library_versions
 
-FORMAT = "style transfer checkpoint 1"
+FORMAT = "style transfer checkpoint 2"
 LOSSES = ("content", "style", "tv", "seconds")
-OPTIMIZER_STATE = {"adam": {"m", "v"}, "lbfgs": set()}  # names of the arrays
+OPTIMIZER_STATE = {"adam": {"m", "v"}, "lbfgs": {"s", "y"}}  # names of the arrays
 
 
 @dataclass
@@ -142,7 +142,8 @@ def write_checkpoint(path, checkpoint):
         "versions": library_versions("numpy", "scipy"),
     }
     done = len(checkpoint.losses)
-    frames = [(step, frame) for step, frame in checkpoint.frames if step <= done]
+    frames = checkpoint.frames
+    state = position.optimizer_state
     losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
     with atomic_path(path, "the checkpoint") as temporary, temporary.open("wb") as file:
         np.savez(
@@ -152,7 +153,7 @@ def write_checkpoint(path, checkpoint):
             losses=np.array(losses, np.float64).reshape(done, len(LOSSES)),
             frame_steps=np.array([step for step, _ in frames], np.int64),
             frames=np.array([frame for _, frame in frames], np.uint8),
-            **{f"memory_{name}": array for name, array in position.optimizer_state.items()},
+            **{f"memory_{name}": np.array(arrays, np.float32) for name, arrays in state.items()},
         )
 
 
@@ -200,7 +201,9 @@ def _check(checkpoint):
     well_formed = (
         image.ndim == 4
         and image.shape[:2] == (1, 3)
-        and all(array.dtype == np.float32 and array.shape == image.shape for array in arrays)
+        and all(array.dtype == np.float32 for array in arrays)
+        and all(array.shape[-4:] == image.shape or array.size == 0 for array in state.values())
+        and len({array.shape for array in state.values()}) <= 1
         and all(np.isfinite(array).all() for array in arrays)
         and type(scale) is type(step) is int
         and scale >= 0
@@ -231,8 +234,6 @@ def check_same_options(path, saved, given):
             continue
         if name == "init" and not {given[name], saved.get(name)} & set(INITS):
             continue  # two files, or one and nothing: their digests tell
-        if name == "checkpoint_every" and saved.get("optimizer") == "adam":
-            continue
         if given[name] != saved.get(name):
             raise InputError(
                 f"{path} was made with {_shown(name, saved.get(name))}, and now it is "

@@ -38,18 +38,15 @@ class Journal:
     Parameters
     ----------
     files : Files
-    checkpoint_every : int
-        Steps between checkpoints.
     scales : list of Scale
     checkpoint : Checkpoint
         Of the run to resume, or one without a position.
     """
 
-    def __init__(self, files, checkpoint_every, scales, checkpoint):
+    def __init__(self, files, scales, checkpoint):
         self.files = files
-        self.checkpoint_every = checkpoint_every
         self.scales = scales
-        self.restart = checkpoint  # as of the last step from which the run can resume
+        self.resumed = checkpoint
         self.steps = sum(scale.steps for scale in scales)
         self.losses = list(checkpoint.losses)  # one dict a step, up to the latest
         self.frames = list(checkpoint.frames)
@@ -60,7 +57,7 @@ class Journal:
         self.last_time = None
 
     def __enter__(self):
-        position = self.restart.position
+        position = self.resumed.position
         if self.losses:
             print(f"resuming after step {len(self.losses)} of {self.steps}")
         work = [cost * scale.steps for cost, scale in zip(self.costs, self.scales, strict=True)]
@@ -84,16 +81,11 @@ class Journal:
             self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
             self._show(step)
             self._save_on_the_way(step)
-            if step.position.optimizer_state is not None:
-                self._save_checkpoint(step)
+            self._save_checkpoint_if_due(step)
         else:  # the start
             self.bar.unpause()  # learning the filters does not count in the time left
             if self.frame_every and not self.losses and not self.frames:
                 self.frames.append((0, shrunk(step.picture(), FRAME_SIDE)))
-            if self.restart.position is None:
-                self.restart = replace(
-                    self.restart, position=step.position, frames=self.frames
-                )
         self.last_time = now
 
     @property
@@ -125,17 +117,17 @@ class Journal:
         if self.frame_every and done % self.frame_every == 0:
             self.frames.append((done, shrunk(step.picture(), FRAME_SIDE)))
 
-    def _save_checkpoint(self, step):
-        """Keep the step as the one to resume from; write it to the file if it is time."""
-        self.restart = replace(
-            self.restart, position=step.position, losses=list(self.losses), frames=self.frames
-        )
+    def _save_checkpoint_if_due(self, step):
         new = len(self.losses) - self.written
         end_of_scale = step.position.step >= self.scales[step.position.scale].steps
-        if self.checkpoint_path and (end_of_scale or new >= self.checkpoint_every):
+        if self.checkpoint_path and (end_of_scale or new >= self.files.checkpoint_every):
             write_picture(self.files.output, step.picture())
-            write_checkpoint(self.checkpoint_path, self.restart)
-            self.written = len(self.losses)
+            self._write_checkpoint(self.checkpoint_path)
+
+    def _write_checkpoint(self, path):
+        now = {"position": self.latest.position, "losses": self.losses, "frames": self.frames}
+        write_checkpoint(path, replace(self.resumed, **now))
+        self.written = len(self.losses)
 
     def stopped(self, stop):
         """Save picture and checkpoint after a signal; return the exit status.
@@ -144,18 +136,16 @@ class Journal:
         ----------
         stop : Stopped
         """
-        done, kept = len(self.losses), len(self.restart.losses)
         if self.latest is None:
             print("stopped before the first step; nothing was written", file=sys.stderr)
             return 128 + stop.number
         output = self.files.output
         path = self.checkpoint_path or output.with_suffix(".checkpoint.npz")
-        write_checkpoint(path, self.restart)
+        self._write_checkpoint(path)
         write_picture(output, self.latest.picture())
-        again = f"; resuming will repeat the steps from {kept + 1} on" if kept < done else ""
         command = shlex.join(["python", os.path.relpath(PROGRAM), "--resume", str(path)])
         print(
-            f"stopped after step {done}; {output} is the picture so far{again}\n"
+            f"stopped after step {len(self.losses)}; {output} is the picture so far\n"
             f"to resume: {command}",
             file=sys.stderr,
         )

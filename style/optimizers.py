@@ -1,10 +1,16 @@
 """The optimisers: each takes a `Position` and emits one after each step."""
 
 import numpy as np
-import scipy.optimize
 
 from layers3 import AdamOptimizer
 from style.plan import Position
+
+# Constants of `lbfgs`.
+PAIRS = 10  # steps that it remembers
+TRIALS = 20  # lengths that its line search tries
+DECREASE = 1e-4  # share of the predicted decrease that a step must reach
+CURVATURE = 1e-6  # least cosine between s and y
+TINY = 1e-30  # against division by 0
 
 
 def adam(objective, position, steps, bounds, emit, learning_rate):
@@ -44,52 +50,125 @@ def adam(objective, position, steps, bounds, emit, learning_rate):
     return image
 
 
-def lbfgs(objective, position, steps, bounds, emit, restart_every):
-    """Minimise by SciPy's L-BFGS-B, the optimiser of the original paper; interface of `adam`.
+def lbfgs(objective, position, steps, bounds, emit):
+    """Minimise by L-BFGS, the optimiser of the original paper; interface of `adam`.
 
-    From its last ten steps it estimates the curvature of the loss, and from that good step lengths.
-    It tries again when a step was too long, so some steps take two evaluations.
+    Newton's method steps from x to x - H g, where g is the gradient and H the inverse of the matrix
+    of second derivatives. L-BFGS never stores H. It estimates H g from the last steps s = x' - x
+    and from the changes of the gradient y = g' - g that they caused, because H y is near s; see
+    `newton_direction`.
 
-    SciPy gives no access to L-BFGS's memory, so it restarts every `restart_every` steps, whether a
-    run is interrupted or not. At a restart only the image matters: a run can resume from there.
+    Bounds are kept by projection. A pixel at a bound stays there while its gradient points outward;
+    other pixels move by -H g and stop at the bounds.
 
-    SciPy gets the pixels in units of the square root of their number. Its first step has length 1
-    over all pixels together, which is then one level a pixel instead of almost nothing.
+    A step is one iteration: one evaluation of the objective, or more if the first trial was too
+    long; see `line_search`. The very first step changes a pixel by one level on average, whatever
+    the scale of the objective. If no step reduces the loss, the pairs s, y are forgotten and the
+    direction of the gradient is tried. If that fails too, the optimisation ends early.
+
+    Notes
+    -----
+    The `optimizer_state` has the keys "s" and "y": at most `PAIRS` arrays of the image's shape
+    each, oldest first. A list, because stacking them would copy them all at every step. All later
+    steps follow from them and the image: a resumed run is the same to the last bit.
+
+    References
+    ----------
+    J. Nocedal, S. Wright, "Numerical Optimization", second edition, 2006: algorithms 3.1
+    (backtracking) and 7.4 (L-BFGS), section 16.7 (gradient projection).
     """
-    scale, done, image, _ = position
-    unit = np.sqrt(image.size)
-    layout = image.transpose(0, 2, 3, 1).shape  # (N, H, W, 3), the pixels' order in memory
-
-    def pack(image):
-        # (N, 3, H, W) -> (N, H, W, 3), flat, in the double precision that SciPy needs
-        return image.transpose(0, 2, 3, 1).astype(np.float64).ravel()
-
-    def unpack(x):
-        # (N, H, W, 3) -> (N, 3, H, W)
-        return (unit * x).reshape(layout).astype(image.dtype).transpose(0, 3, 1, 2)
-
-    low, high = (np.broadcast_to(bound.reshape(3) / unit, layout).ravel() for bound in bounds)
-    latest, end = {}, done
-
-    def evaluate(x):
-        losses, gradient = objective(unpack(x))
-        latest.update(losses)
-        return sum(losses.values()), unit * pack(gradient)  # chain rule: pixels = unit * x
-
-    def report(x):
-        nonlocal done
-        done += 1
-        emit(Position(scale, done, unpack(x), {} if done == end else None), dict(latest))
-
+    scale, done, image, state = position
+    pairs = []
+    for s, y in zip(state.get("s", ()), state.get("y", ()), strict=True):
+        pairs = with_pair(pairs, s, y)
+    image = np.array(image, order="C")  # one memory order, so that sums are the same to the bit
+    losses, gradient = objective(image)
+    gradient = np.array(gradient, order="C")  # a copy: the network reuses its buffers
     while done < steps:
-        end = min(done + restart_every, steps)
-        limits = {"maxiter": end - done, "maxfun": 3 * (end - done) + 20}
-        result = scipy.optimize.minimize(
-            evaluate, pack(image) / unit, method="L-BFGS-B", jac=True, callback=report,
-            bounds=scipy.optimize.Bounds(low, high),
-            options={**limits, "ftol": 0, "gtol": 0, "maxcor": 10},
-        )  # fmt: skip
-        image = unpack(result.x)
-        if result.nit == 0:  # no step reduces the loss
-            break
+        free = ((image > bounds[0]) | (gradient < 0)) & ((image < bounds[1]) | (gradient > 0))
+        direction = free * -newton_direction(free * gradient, pairs)
+        found = line_search(objective, image, losses, gradient, direction, bounds)
+        if found is None:
+            if not pairs:
+                break
+            pairs = []
+            continue
+        new_image, losses, new_gradient = found
+        pairs = with_pair(pairs, new_image - image, new_gradient - gradient)
+        image, gradient = new_image, new_gradient
+        done += 1
+        state = {"s": [s for s, _, _ in pairs], "y": [y for _, y, _ in pairs]}
+        emit(Position(scale, done, image, state), losses)
     return image
+
+
+def newton_direction(gradient, pairs):
+    """Return H g by the two-loop recursion (Nocedal and Wright, algorithm 7.4).
+
+    Every pair s, y updates H, with rho = 1 / (s . y), so that afterwards H y = s:
+
+        H <- (I - rho s y^T) H (I - rho y s^T) + rho s s^T
+
+    The first loop multiplies g by the factors on the right, newest pair first. In the middle, H is
+    (s . y) / (y . y) of the newest pair, times the identity. The second loop multiplies by the
+    factors on the left, oldest pair first, and adds the last terms. Without pairs, H g is g divided
+    by its mean absolute value.
+
+    Parameters
+    ----------
+    gradient : ndarray of shape (1, 3, H, W)
+        g.
+    pairs : list of (ndarray, ndarray, float)
+        s, y and s . y, oldest first.
+    """
+    if not pairs:
+        return gradient / max(np.mean(np.abs(gradient)), TINY)
+    q, alphas = gradient, []
+    for s, y, curvature in reversed(pairs):
+        alphas.insert(0, dot(s, q) / curvature)
+        q = q - alphas[0] * y
+    _, y, curvature = pairs[-1]
+    r = curvature / dot(y, y) * q
+    for (s, y, curvature), alpha in zip(pairs, alphas, strict=True):
+        r += (alpha - dot(y, r) / curvature) * s
+    return r
+
+
+def with_pair(pairs, s, y):
+    """Return the newest `PAIRS` of `pairs` and s, y.
+
+    Only pairs with s . y clearly above 0 count: they keep H positive definite, and -H g then is a
+    descent direction.
+    """
+    curvature = dot(s, y)
+    if curvature > CURVATURE * np.sqrt(dot(s, s) * dot(y, y)) > 0:
+        pairs = [*pairs, (s, y, curvature)][-PAIRS:]
+    return pairs
+
+
+def line_search(objective, image, losses, gradient, direction, bounds):
+    """Return image, losses and gradient after a step along `direction` that reduces the loss.
+
+    Backtracking (Nocedal and Wright, algorithm 3.1): the whole step first, then half of it and so
+    on, until the loss falls by at least `DECREASE` times what the gradient predicts. None if no
+    trial does.
+    """
+    loss = sum(losses.values())
+    for halvings in range(TRIALS):
+        new_image = np.clip(image + 0.5**halvings * direction, *bounds)
+        predicted = dot(gradient, new_image - image)
+        if predicted >= 0:  # no descent direction, or too short to move any pixel
+            return None
+        new_losses, new_gradient = objective(new_image)
+        if sum(new_losses.values()) - loss <= DECREASE * predicted:
+            return new_image, new_losses, np.array(new_gradient, order="C")
+    return None
+
+
+def dot(a, b):
+    """Return the inner product of two images (1, 3, H, W).
+
+    Each row is summed in the precision of the images, the rows in double precision. It does not use
+    BLAS, whose order of summation depends on the number of threads.
+    """
+    return float(np.einsum("nchw,nchw->nch", a, b).sum(dtype=np.float64))

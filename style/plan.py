@@ -45,15 +45,14 @@ class Position(NamedTuple):
         Number of the scale, from 0, and steps done at this scale.
     image : ndarray of shape (1, 3, H, W)
         The picture so far, as network input.
-    optimizer_state : dict of str to ndarray, or None
-        m and v of Adam; empty where L-BFGS restarts. None between its restarts: SciPy gives no
-        access to L-BFGS's memory, so a run cannot resume from there.
+    optimizer_state : dict of str to array_like
+        m and v of Adam, s and y of L-BFGS (`style.optimizers`). Empty before the first step.
     """
 
     scale: int
     step: int
     image: np.ndarray
-    optimizer_state: dict | None
+    optimizer_state: dict
 
 
 def plan_scales(content, styles, settings):
@@ -152,7 +151,7 @@ def style_transfer_bytes(pixels, channels, optimizer):
     width = channels / 64
     filters = 620e6 * width**2  # plain and transformed, forward and backward
     features = 1900 * width  # a pixel: buffers, masks and targets of the layers
-    optimisation = {"lbfgs": 1170, "adam": 180}[optimizer]  # a pixel: SciPy keeps ten steps
+    optimisation = {"lbfgs": 420, "adam": 180}[optimizer]  # a pixel: ten pairs of L-BFGS are 240
     return int(filters + pixels * (features + optimisation))
 
 

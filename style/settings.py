@@ -186,8 +186,6 @@ class Settings:
     weights: str | None = loose_option(None, str, WORK, "WHAT",
         "trained (on photographs; see --download), kmeans (learnt from the pictures), random, or a "
         f"file (default: {FILE_NAME} if it is here, else trained if fetched, else kmeans)")
-    checkpoint_every: int = option(20, number, RESUMING, "N",
-        "steps (default: {default}); lbfgs restarts at each, so the picture depends on N")
     # fmt: on
 
     def __post_init__(self):
@@ -237,6 +235,8 @@ class Files:
         action="append")
     checkpoint: Path | None = loose_option(None, Path, RESUMING, "FILE.npz",
         "save there what a resumed run needs")
+    checkpoint_every: int = loose_option(20, number, RESUMING, "N",
+        "save it every N steps (default: {default})")
     resume: Path | None = loose_option(None, Path, RESUMING, "FILE.npz", "resume from there")
     # fmt: on
 

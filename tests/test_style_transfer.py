@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 from helpers.gradients import check_gradient
 from helpers.matconvnet_files import IMAGE_MEAN
 from helpers.style_pictures import NARROW
+from threadpoolctl import threadpool_limits
 
 import style_transfer_cpu as demo
 from fast.fused import FusedNetwork
 from layers3 import StyleLossLayer
 from style.objective import Objective, total_variation
-from style.optimizers import adam, lbfgs
+from style.optimizers import PAIRS, TRIALS, adam, dot, lbfgs, newton_direction, with_pair
 from style.plan import Position, coarse_to_fine, least_side, plan_scales
 from style.settings import Settings
 from style_transfer_cpu import VGG19, get_random_img, make_network, stylize
@@ -409,25 +411,40 @@ def test_the_books_gradient_by_finite_differences(vgg, folder):
 
 
 class Recorder:
-    """An `emit` that keeps everything it is told."""
+    """An `emit` that keeps everything it is told, with the state in the form of a checkpoint."""
 
     def __init__(self):
         self.positions, self.losses = [], []
 
     def __call__(self, position, losses):
-        state = position.optimizer_state
-        if state is not None:
-            state = {name: array.copy() for name, array in state.items()}
+        state = {name: np.array(arrays) for name, arrays in position.optimizer_state.items()}
         self.positions.append(
             position._replace(image=position.image.copy(), optimizer_state=state)
         )
         self.losses.append(sum(losses.values()))
 
 
-def optimise(name, objective, position, steps, bounds, emit):
+class Counted:
+    """An objective that keeps the loss of each evaluation, and can end the run after so many."""
+
+    class Enough(Exception):
+        pass
+
+    def __init__(self, objective, most=10**6):
+        self.objective, self.most, self.losses = objective, most, []
+
+    def __call__(self, image):
+        if len(self.losses) == self.most:
+            raise self.Enough
+        losses, gradient = self.objective(image)
+        self.losses.append(sum(losses.values()))
+        return losses, gradient
+
+
+def optimise(name, *arguments):
     if name == "adam":
-        return adam(objective, position, steps, bounds, emit, 5.0)
-    return lbfgs(objective, position, steps, bounds, emit, 5)
+        return adam(*arguments, 5.0)
+    return lbfgs(*arguments)
 
 
 def limits(low, high):
@@ -457,19 +474,24 @@ def test_the_optimisers_go_downhill_within_the_bounds(vgg, folder, name):
 
 
 @pytest.mark.parametrize("name", ["adam", "lbfgs"])
-def test_the_optimisers_resume_from_a_position(vgg, folder, name):
+def test_the_optimisers_resume_from_every_step(vgg, folder, name):
     content, style, made = images(vgg, folder)
     objective = objective_of(fused(vgg), content, [style])
     bounds = limits(-120, 135)
     whole = Recorder()
-    result = optimise(name, objective, Position(0, 0, made, {}), 12, bounds, whole)
-    resumable = [p.step for p in whole.positions if p.optimizer_state is not None]
-    assert resumable == (list(range(1, 13)) if name == "adam" else [5, 10, 12])
-    for done in (5, 10):
+    result = optimise(name, objective, Position(0, 0, made, {}), 14, bounds, whole)
+    assert len(whole.positions) == 14
+    for position in whole.positions:
+        kept = Recorder()
+        kept(position, {})
         emit = Recorder()
-        again = optimise(name, objective, whole.positions[done - 1], 12, bounds, emit)
+        again = optimise(name, objective, position, 14, bounds, emit)
         np.testing.assert_array_equal(again, result)
-        assert emit.losses == whole.losses[done:]
+        assert emit.losses == whole.losses[position.step :]
+        # the position is as it was
+        np.testing.assert_array_equal(position.image, kept.positions[0].image)
+        for key, array in kept.positions[0].optimizer_state.items():
+            np.testing.assert_array_equal(position.optimizer_state[key], array)
 
 
 def test_adams_step_length_falls_along_a_cosine():
@@ -489,21 +511,177 @@ def test_lbfgs_finds_the_minimum_of_a_bowl_within_the_bounds():
 
     def bowl(x):
         far = x - target
-        return {"loss": float(np.sum(steepness * far**2))}, 2 * steepness * far
+        loss = np.sum(steepness * far**2, dtype=np.float64)
+        return {"loss": float(loss)}, 2 * steepness * far
 
     bounds = limits(-100, 150)
     start = Position(0, 0, np.zeros_like(target), {})
-    result = lbfgs(bowl, start, 90, bounds, Recorder(), 45)
+    result = lbfgs(bowl, start, 90, bounds, Recorder())
     np.testing.assert_allclose(result, np.clip(target, *bounds), atol=0.05)
 
 
-def test_lbfgs_ends_where_no_step_reduces_the_loss():
+@pytest.mark.parametrize(("condition", "evaluations"), [(1, 12), (30, 40), (1000, 140)])
+def test_lbfgs_finds_the_minimum_where_pixels_depend_on_each_other(condition, evaluations):
+    """At the minimum, a step along the negative gradient moves only pixels out of the bounds."""
+    rng = np.random.default_rng(8)
+    shape = (1, 3, 8, 10)
+    axes = np.linalg.qr(rng.standard_normal((240, 240)))[0]
+    matrix = axes * np.geomspace(1, condition, 240) @ axes.T
+    target = rng.uniform(-200, 200, 240)
+
+    def bowl(x):
+        far = x.ravel() - target
+        return {"loss": float(far @ matrix @ far / 2)}, (matrix @ far).reshape(shape)
+
+    bounds = tuple(bound.astype(np.float64) for bound in limits(-100, 120))
+    counted = Counted(bowl, evaluations)
     emit = Recorder()
+    with pytest.raises(Counted.Enough):
+        lbfgs(counted, Position(0, 0, np.zeros(shape), {}), 10**6, bounds, emit)
+    image = emit.positions[-1].image
+    held = np.isin(image, (-100, 120))
+    assert 0.2 < held.mean() < 0.8
+    gradient = bowl(image)[1]
+    missing = np.clip(image - gradient, *bounds) - image
+    assert np.abs(missing).max() < 1e-3 * np.abs(gradient).max()
+    assert (emit.losses == np.sort(emit.losses)[::-1]).all()
+
+
+def test_lbfgs_follows_a_curved_valley():
+    """Rosenbrock's function of pairs of pixels, in units of 50 levels: the minimum is at 50."""
+
+    def valley(x):
+        a, b = x[..., ::2] / 50, x[..., 1::2] / 50
+        gradient = np.empty_like(x)
+        gradient[..., ::2] = -2 * (1 - a) - 400 * a * (b - a**2)
+        gradient[..., 1::2] = 200 * (b - a**2)
+        return {"loss": float(np.sum((1 - a) ** 2 + 100 * (b - a**2) ** 2))}, gradient / 50
+
+    start = np.full((1, 3, 4, 6), -60, np.float32)
+    result = lbfgs(valley, Position(0, 0, start, {}), 60, limits(-100, 100), Recorder())
+    np.testing.assert_allclose(result, 50, atol=0.01)
+
+
+def test_newton_direction_is_h_times_g():
+    """H as a matrix, by the BFGS update of Nocedal and Wright, equation 6.17."""
+    rng = np.random.default_rng(5)
+    shape, pairs = (1, 3, 2, 3), []
+    for _ in range(4):
+        s = rng.standard_normal(shape)
+        pairs = with_pair(pairs, s, s * rng.uniform(0.5, 3, shape))
+    gradient = rng.standard_normal(shape)
+    s, y, _ = (np.ravel(part) for part in pairs[-1])
+    H = s @ y / (y @ y) * np.eye(18)
+    for pair in pairs:
+        s, y, _ = (np.ravel(part) for part in pair)
+        V = np.eye(18) - np.outer(y, s) / (s @ y)
+        H = V.T @ H @ V + np.outer(s, s) / (s @ y)
+    np.testing.assert_allclose(H @ y, s)
+    kept = gradient.copy()
+    result = newton_direction(gradient, pairs)
+    np.testing.assert_allclose(result.ravel(), H @ gradient.ravel(), rtol=1e-10)
+    np.testing.assert_array_equal(gradient, kept)
+
+
+def test_lbfgs_remembers_the_newest_pairs_of_positive_curvature():
+    s = np.ones((1, 3, 2, 2), np.float32)
+    pairs = []
+    for number in range(1, PAIRS + 4):
+        pairs = with_pair(pairs, s, number * s)
+    assert [curvature for _, _, curvature in pairs] == [12.0 * n for n in range(4, PAIRS + 4)]
+    across = np.array([1, -1], np.float32) * s  # s . y = 0
+    for y in (-s, across, 1e-8 * s + across, 0 * s):
+        assert with_pair(pairs, s, y) is pairs
+    assert with_pair([], 0 * s, s) == []
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 2.0**-20, 2.0**30])
+def test_the_first_step_is_one_level_and_weights_count_by_their_ratios(vgg, folder, factor):
+    """A factor that is a power of 2 changes no rounding: the pictures are equal to the bit."""
+    content, style, made = images(vgg, folder)
+    objective = objective_of(fused(vgg), content, [style])
+
+    def scaled(image):
+        losses, gradient = objective(image)
+        return {name: factor * loss for name, loss in losses.items()}, factor * gradient
+
+    emit, emit_scaled = Recorder(), Recorder()
+    start = Position(0, 0, np.clip(made, -110, 130), {})
+    lbfgs(objective, start, 8, limits(-120, 135), emit)
+    lbfgs(scaled, start, 8, limits(-120, 135), emit_scaled)
+    assert np.abs(emit.positions[0].image - start.image).mean() == pytest.approx(1, rel=0.05)
+    for position, other in zip(emit.positions, emit_scaled.positions, strict=True):
+        np.testing.assert_array_equal(position.image, other.image)
+
+
+def test_lbfgs_halves_a_step_that_is_too_long():
+    """The minimum is 1/16 of a level away and the first trial is one level: four halvings."""
+    counted = Counted(lambda x: ({"loss": float(np.sum((x - 1 / 16) ** 2))}, 2 * (x - 1 / 16)))
+    emit = Recorder()
+    start = Position(0, 0, np.zeros((1, 3, 4, 5), np.float32), {})
+    lbfgs(counted, start, 1, limits(-5, 5), emit)
+    np.testing.assert_array_equal(emit.positions[0].image, 1 / 16)
+    assert np.sqrt(np.divide(counted.losses, 60)).tolist() == [x / 16 for x in (1, 15, 7, 3, 1, 0)]
+
+
+def test_lbfgs_forgets_pairs_that_mislead():
+    """These promise a minimum 10^9 times as far away as it is."""
+    target = np.random.default_rng(4).uniform(-9, 9, (1, 3, 4, 5)).astype(np.float32)
+    bowl = lambda x: ({"loss": float(np.sum((x - target) ** 2))}, 2 * (x - target))  # noqa: E731
+    s, y = (np.full((1, *target.shape), value, np.float32) for value in (1e5, 1e-4))
+    emit = Recorder()
+    start = Position(0, 3, np.zeros_like(target), {"s": s, "y": y})
+    result = lbfgs(bowl, start, 30, limits(-100, 100), emit)
+    np.testing.assert_allclose(result, target, atol=1e-3)
+    assert len(emit.positions[0].optimizer_state["s"]) == 1
+
+
+def test_lbfgs_ends_where_no_step_reduces_the_loss():
     image = np.ones((1, 3, 4, 5), np.float32)
     flat = lambda x: ({"loss": 1.0}, np.zeros_like(x))  # noqa: E731
-    result = lbfgs(flat, Position(0, 0, image, {}), 9, limits(-5, 5), emit, 3)
-    np.testing.assert_array_equal(result, image)
-    assert emit.positions == []
+    uphill = lambda x: ({"loss": float(np.sum(x))}, -np.ones_like(x))  # noqa: E731
+    for objective, evaluations in (flat, 1), (uphill, 1 + TRIALS):
+        emit, counted = Recorder(), Counted(objective)
+        result = lbfgs(counted, Position(0, 0, image, {}), 9, limits(-5, 5), emit)
+        np.testing.assert_array_equal(result, image)
+        assert emit.positions == []
+        assert len(counted.losses) == evaluations
+    held = lbfgs(uphill, Position(0, 0, 5 * image, {}), 9, limits(-5, 5), emit)
+    np.testing.assert_array_equal(held, 5 * image)
+
+
+def test_lbfgs_goes_down_as_fast_as_scipys(vgg, folder):
+    """The loss after 60 evaluations, from the same start."""
+    content, style, made = images(vgg, folder)
+    objective = objective_of(fused(vgg), content, [style])
+    low, high = -120, 135
+    counted, scipys = Counted(objective, 60), Counted(objective, 60)
+    with pytest.raises(Counted.Enough):
+        lbfgs(counted, Position(0, 0, made, {}), 60, limits(low, high), Recorder())
+
+    def evaluate(x):
+        losses, gradient = scipys(x.reshape(made.shape).astype(np.float32))
+        return sum(losses.values()), gradient.astype(np.float64).ravel()
+
+    with pytest.raises(Counted.Enough):
+        scipy.optimize.minimize(
+            evaluate, made.ravel(), method="L-BFGS-B", jac=True,
+            bounds=scipy.optimize.Bounds(low, high), options={"ftol": 0, "gtol": 0},
+        )  # fmt: skip
+    assert min(counted.losses) < 1.05 * min(scipys.losses)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dot_is_precise_and_does_not_depend_on_the_threads(dtype):
+    rng = np.random.default_rng(7)
+    a, b = rng.uniform(0, 255, (2, 1, 3, 200, 300)).astype(dtype)
+    results = []
+    for number in 1, 2:
+        with threadpool_limits(number):
+            results.append(dot(a, b))
+    assert results[0] == results[1]
+    expected = np.sum(a.astype(np.float64) * b)
+    assert results[0] == pytest.approx(expected, rel=1e-6 if dtype == np.float32 else 1e-12)
 
 
 # ---------------------------------------------------------------- stylize, as from a notebook
@@ -536,18 +714,14 @@ def test_stylize_tells_of_the_start_and_of_every_step(pictures):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-def test_stylize_resumes_from_any_restart_point(pictures, optimizer):
-    settings = replace(SMALL, optimizer=optimizer, checkpoint_every=2)
+def test_stylize_resumes_from_every_step(pictures, optimizer):
+    settings = replace(SMALL, optimizer=optimizer)
     steps = []
     result = stylize(*pictures, settings, on_step=steps.append)
-    restarts = [step.position for step in steps if step.position.optimizer_state is not None]
-    assert len(restarts) == (7 if optimizer == "adam" else 5)
-    for position in restarts:
-        again = stylize(*pictures, settings, resume_from=position)
+    assert len(steps) == 7
+    for step in steps:
+        again = stylize(*pictures, settings, resume_from=step.position)
         np.testing.assert_array_equal(again, result)
-    if optimizer == "lbfgs":
-        with pytest.raises(ValueError, match="optimizer_state"):
-            stylize(*pictures, settings, resume_from=steps[1].position)
 
 
 def test_an_exception_in_on_step_ends_the_run(pictures):
