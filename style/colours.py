@@ -1,11 +1,12 @@
-"""Two ways to keep the content's colours in a style transfer.
+"""Which colours a style transfer gives its result: the content's, in two ways, or the style's.
 
 `keep_chroma` changes the finished result: it keeps its lightness and takes the content's colours.
 `match_colours` changes the style before the transfer: it gets the content's palette.
+`match_palette` changes the picture to start from: the content gets the style's palette.
 
-Pictures are uint8 of shape (H, W, 3) in sRGB; so are the results, which are new arrays. Both
-functions compute in strips of rows, so they need little more memory than the pictures. They raise
-ValueError or TypeError for other shapes or dtypes.
+Pictures are uint8 of shape (H, W, 3) in sRGB; so are the results, which are new arrays. The first
+two functions compute in strips of rows, so they need little more memory than the pictures. They
+raise ValueError or TypeError for other shapes or dtypes.
 """
 
 import numpy as np
@@ -139,17 +140,10 @@ def match_palette(content, styles, shares, rng):
     Parameters
     ----------
     content : ndarray of shape (H, W, 3)
-        uint8, sRGB.
     styles : list of ndarray of shape (h, w, 3)
-        uint8, sRGB.
     shares : sequence of float
         How much of the content gets the colours of each style; at least one is above 0.
     rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3)
-        uint8, sRGB; a new array.
 
     References
     ----------

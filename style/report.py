@@ -54,7 +54,7 @@ LINE_STYLES = {"total": "-", "content": "--", "style": "-.", "tv": ":"}
 def write_animation(path, frames, result):
     """Write an animation (.gif, .webp) that loops: the frames, then the result for two seconds.
 
-    The result is resized to the size of the frames.
+    The result is resized to the size of the frames; without frames, it is shown alone.
     """
     check_animation_path(path)
     pictures = [Image.fromarray(picture) for _, picture in frames_and_result(frames, result)]

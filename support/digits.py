@@ -35,7 +35,8 @@ def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT,
     written.
     """
     folder = Path(folder)
-    recipe = {"version": VERSION, "seed": seed, "train": train_count, "test": test_count}
+    counts = {"train": train_count, "test": test_count}
+    recipe = {"version": VERSION, "seed": seed, **counts}
     marker = folder / "recipe.json"  # written last: without it the set may be incomplete
     with suppress(OSError, ValueError):  # absent or damaged; InputError is a ValueError
         if json.loads(marker.read_text("utf-8")) == recipe:
@@ -48,7 +49,6 @@ def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT,
         raise InputError(f"cannot write {marker}: {error.strerror}") from error
     # Two independent streams: the test digits do not depend on the number of training digits.
     streams = np.random.SeedSequence(seed).spawn(2)
-    counts = {"train": train_count, "test": test_count}
     for (part, count), stream in zip(counts.items(), streams, strict=True):
         images, labels = draw_digits(count, np.random.default_rng(stream))
         write_idx(folder / MNIST_FILES[f"{part}_images"], images)

@@ -104,18 +104,10 @@ def parse_colour(text):
 
 
 def resize_picture(rgb, height, width, filter="bilinear"):
-    """Return `rgb` resized to (height, width, 3), in its dtype.
+    """Return `rgb`, uint8 or float32 of any range, resized to (height, width, 3), in its dtype.
 
     When a picture shrinks, the filter widens, so that every pixel counts and fine patterns do not
-    alias.
-
-    Parameters
-    ----------
-    rgb : ndarray of shape (H, W, 3)
-        uint8, or float32 of any range (not rounded).
-    height, width : int
-    filter : {"bilinear", "lanczos"}, default="bilinear"
-        "lanczos" is sharper and may overshoot beside hard edges.
+    alias. `filter` is "bilinear" or "lanczos", which is sharper and may overshoot at hard edges.
     """
     check_rgb(rgb, (np.uint8, np.float32))
     _check_size(height, width)

@@ -6,7 +6,7 @@ from helpers.oracles import oklab
 
 from fast import strips as threads
 from style import colours
-from style.colours import keep_chroma, match_colours
+from style.colours import keep_chroma, match_colours, match_palette
 
 # sRGB colours in Oklab, as the examples and test suites of CSS Color 4 give them.
 PUBLISHED = [
@@ -275,6 +275,29 @@ def test_values_beyond_the_range_are_clipped():
     np.testing.assert_array_equal(matched[2, 3], [255, 255, 255])
     assert np.abs(matched[3:].astype(float) - (225 - 25 / 8)).max() <= 1
     np.testing.assert_array_equal(match_colours(255 - style, 255 - content), 255 - matched)
+
+
+# --- the whole palette ---
+
+
+def test_the_palette_becomes_that_of_the_styles_in_their_shares():
+    """Two styles of one colour each and a third with share 0, which must not be seen."""
+    red, blue, green = plain(200, 30, 40), plain(10, 20, 230), plain(20, 220, 60)
+    content = random_picture(21, 60, 50)
+    before = content.copy()
+    made = match_palette(content, [red, blue, green], [3, 1, 0], np.random.default_rng(0))
+    np.testing.assert_array_equal(content, before)
+    assert (made.shape, made.dtype) == ((60, 50, 3), np.uint8)
+    is_red, is_blue = (
+        np.abs(made.astype(int) - style[0, 0]).max(axis=2) <= 3 for style in (red, blue)
+    )
+    assert is_red.mean() == pytest.approx(0.75, abs=0.01)
+    assert is_blue.mean() == pytest.approx(0.25, abs=0.01)
+    # The shortest way: the bluest quarter of the content becomes blue.
+    blueness = content[..., 2] - 1.0 * content[..., 0]
+    assert blueness[is_blue].mean() > blueness[is_red].mean() + 100
+    again = match_palette(content, [red, blue, green], [3, 1, 0], np.random.default_rng(0))
+    np.testing.assert_array_equal(made, again)
 
 
 # --- what both have in common ---

@@ -59,15 +59,15 @@ def convolutions(layers):
 
 
 def activations(layers, pictures, border=0):
-    """Return {name of conv: its rectified answers to all pictures, as (C, positions)}."""
+    """Return {name of conv: its rectified outputs for all pictures, as (C, positions)}."""
     found = {}
     for name, layer in layers.items():
         pictures = [layer.forward(x) for x in pictures]
         if name.startswith("conv"):
             inside = slice(border, -border or None)
-            answers = [np.maximum(x, 0)[0, :, inside, inside] for x in pictures]
+            outputs = [np.maximum(x, 0)[0, :, inside, inside] for x in pictures]
             # (C, H, W) -> (C, H W), side by side
-            found[name] = np.concatenate([x.reshape(len(x), -1) for x in answers], axis=1)
+            found[name] = np.concatenate([x.reshape(len(x), -1) for x in outputs], axis=1)
     return found
 
 
@@ -77,8 +77,8 @@ def test_mean_activation_is_one_in_every_layer(give_filters):
     pictures = [painting(), painting(32, 36, seed=1)]
     copies = [x.copy() for x in pictures]
     give_filters(layers, pictures, np.random.default_rng(0))
-    for name, answers in activations(layers, pictures).items():
-        assert answers.mean() == pytest.approx(1, rel=1e-4), name
+    for name, outputs in activations(layers, pictures).items():
+        assert outputs.mean() == pytest.approx(1, rel=1e-4), name
     for picture, copy in zip(pictures, copies, strict=True):
         np.testing.assert_array_equal(picture, copy)
     for layer in convolutions(layers).values():
@@ -86,13 +86,13 @@ def test_mean_activation_is_one_in_every_layer(give_filters):
         assert layer.weight.dtype == layer.bias.dtype == np.float32
 
 
-def test_learnt_filters_let_through_the_strongest_answers():
+def test_learnt_filters_are_active_at_the_strongest_outputs():
     layers = build()
     pictures = [painting(), painting(seed=1)]
     learn_filters(layers, pictures, np.random.default_rng(0))
-    # Patches hold no padding, so neither may the places where the answers are looked at.
-    for name, answers in activations(layers, pictures, border=1).items():
-        active = (answers > 0).mean(axis=1)  # per filter
+    # Patches contain no padding, so the outputs at the border are left out.
+    for name, outputs in activations(layers, pictures, border=1).items():
+        active = (outputs > 0).mean(axis=1)  # per filter
         if name in learnt_filters.LEARNT_LAYERS:
             np.testing.assert_allclose(active, 0.3, atol=0.06, err_msg=name)
             assert active.mean() == pytest.approx(0.3, abs=0.02), name
@@ -159,16 +159,16 @@ def test_patches_are_pieces_of_the_pictures():
     assert {tuple(patch) for patch in patches[20:]} == places  # the last place as well
 
 
-def test_filter_weights_answer_as_their_patches_say():
-    """The layout of patches and weights agree: the layer answers what the matrix product says."""
+def test_the_layout_of_weights_is_that_of_the_patches():
+    """The layer's output is the product of a patch and the weights."""
     picture = painting(9, 11, dtype=np.float64)
     patches = draw_patches([picture], 500, np.random.default_rng(0))
     weight, bias = filters_from_patches(patches, 6, np.random.default_rng(1))
     layer = ConvolutionalLayer(3, 3, 6, 0, 1)
     layer.load_param(weight, bias)
-    answers = layer.forward(picture)
+    outputs = layer.forward(picture)
     expected = picture[0, :, 4:7, 2:5].ravel() @ weight.reshape(27, 6) + bias
-    np.testing.assert_allclose(answers[0, :, 4, 2], expected, rtol=1e-9)
+    np.testing.assert_allclose(outputs[0, :, 4, 2], expected, rtol=1e-9)
     active = (patches @ weight.reshape(27, 6) + bias > 0).mean(axis=0)
     np.testing.assert_allclose(active, 0.3, atol=0.03)  # 99 places, drawn about 5 times
 
@@ -199,7 +199,7 @@ def test_whitening_keeps_the_strongest_directions(monkeypatch):
     assert np.all(strength[[0, 2]] < 0.2) and np.all(strength[[1, 3]] > 0.8)
 
 
-def test_kmeans_finds_the_directions_where_vectors_crowd():
+def test_kmeans_finds_the_directions_of_clusters():
     rng = np.random.default_rng(0)
     true = np.eye(5)[:3]
     vectors = np.repeat(true, 200, axis=0) * rng.uniform(0.5, 20, (600, 1))
@@ -221,7 +221,7 @@ def test_each_round_of_kmeans_fits_the_vectors_better(monkeypatch):
     assert np.all(np.diff(fits) > 1)
 
 
-def test_kmeans_starts_unused_directions_anew():
+def test_kmeans_draws_unused_directions_again():
     """Equal starting points: all but one lose their vectors, and must not become nan."""
     vectors = np.ones((8, 2))
     found = spherical_kmeans(vectors, 4, np.random.default_rng(0))
