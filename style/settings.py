@@ -79,7 +79,9 @@ def option(default, read, group, metavar, help, fixed=True, **keywords):
     **keywords
         More of `argparse.ArgumentParser.add_argument`.
     """
-    shown = " ".join(default) if isinstance(default, dict) else default
+    shown = default
+    if isinstance(default, dict):
+        shown = " ".join(f"{name}:{weight:g}" for name, weight in default.items())
     keywords |= {"help": help.format(default=shown)}
     keywords |= {"action": "store_true"} if read is bool else {"metavar": metavar, "type": read}
     metadata = {"read": read, "group": group, "fixed": fixed, "keywords": keywords}
@@ -145,7 +147,7 @@ class Settings:
     """
 
     # fmt: off
-    size: int = option(400, number, PICTURES, "PIXELS", "longest side of the result "
+    size: int = option(640, number, PICTURES, "PIXELS", "longest side of the result "
         "(default: {default}); a smaller content picture keeps its size")
     style_blend: list | None = option(None, bounded(float, least=0, most=1e6), PICTURES, "W",
         "how much each style counts, such as 2 1", nargs="+")
@@ -154,31 +156,32 @@ class Settings:
         "(default: {default})")
     content_weight: float = option(5.0, share, LOOK, "W",
         "(default: {default}); 0: only the style's texture")
-    style_weight: float = option(40.0, share, LOOK, "W",
+    style_weight: float = option(400.0, share, LOOK, "W",
         "(default: {default}); 0: only the content")
-    tv_weight: float = option(1e-3, share, LOOK, "W",
+    tv_weight: float = option(2e-3, share, LOOK, "W",
         "total variation: less grain, softer strokes (default: {default})")
-    content_layers: dict = option({"relu2_1": 1.0, "relu4_1": 1.0}, layer, LOOK, "L",
+    content_layers: dict = option({"relu4_2": 1.0}, layer, LOOK, "L",
         "layer or layer:weight (default: {default})", nargs="+")
     style_layers: dict = option(
-        dict.fromkeys(["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"], 1.0), layer, LOOK,
-        "L", "the same for the style (default: relu1_1, relu2_1, ... relu5_1)", nargs="+")
+        {"relu1_1": 4.0, "relu2_1": 2.0, "relu3_1": 1.0, "relu4_1": 0.5}, layer, LOOK, "L",
+        "the same for the style (default: {default})", nargs="+")
     pooling: str = option("max", one_of("max", "average"), LOOK, "{max,average}",
         "of the network (default: {default})")
     preserve_color: str | None = option(None, one_of("luminance", "match"), LOOK, "HOW",
         "keep the content's colours: luminance takes only light and dark from the result "
         "(default HOW), match recolours the style first", nargs="?", const="luminance")
-    init: str = option("content", str, LOOK, "START",
+    init: str = option("palette", str, LOOK, "START",
         "palette (the content in the style's colours), content, noise, mix, or a picture file "
         "(default: {default})")
     noise: float = option(0.5, bounded(float, least=0, most=1), LOOK, "SHARE",
         "0 to 1: how much of --init mix is noise (default: {default})")
     seed: int = option(0, bounded(int, least=0, most=2**63 - 1), LOOK, "N",
         "the same seed makes the same picture (default: {default})")
-    steps: int = option(120, number, WORK, "N", "in all (default: {default})")
+    steps: int = option(80, number, WORK, "N",
+        "in all, more of them at small sizes (default: {default})")
     scales: int | None = option(None, bounded(int, least=1, most=16), WORK, "N",
-        "number of sizes to work at, each twice the last (default: from 96 pixels up; 1 with "
-        "--init FILE)")
+        "number of sizes to work at, each twice the last (default: from about 200 pixels up; 1 "
+        "with --init FILE)")
     optimizer: str = option("lbfgs", one_of("lbfgs", "adam"), WORK, "{lbfgs,adam}",
         "(default: {default})")
     learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
