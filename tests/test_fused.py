@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.gradients import check_gradient
 
+from fast import strips
 from fast.fused import FusedNetwork
 from layers1 import ReLULayer
 from layers2 import AveragePoolingLayer, ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
@@ -96,8 +97,11 @@ def test_features_and_gradient_are_those_of_the_layers(pools, wanted, size, dtyp
         np.testing.assert_array_equal(image, kept)
 
 
+@pytest.mark.layers
+@pytest.mark.parametrize("strip_bytes", [strips.STRIP_BYTES, 600], ids=["usual", "tiny"])
 @pytest.mark.parametrize("pools", POOLS)
-def test_gram_gradients_are_those_of_the_style_loss(pools):
+def test_gram_gradients_are_those_of_the_style_loss(pools, strip_bytes, monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_BYTES", strip_bytes)  # tiny: many strips in a small picture
     layers = make_layers(pools, np.float64)
     network = FusedNetwork(layers)
     wanted = ("relu1_1", "relu1_2", "relu3_1")
