@@ -494,6 +494,27 @@ def test_the_optimisers_resume_from_every_step(vgg, folder, name):
             np.testing.assert_array_equal(position.optimizer_state[key], array)
 
 
+def test_lbfgs_does_not_depend_on_the_order_in_memory():
+    """A checkpoint keeps values, not the order of the axes in memory."""
+    rng = np.random.default_rng(6)
+    start, target = rng.uniform(-90, 90, (2, 1, 3, 40, 60)).astype(np.float32)
+
+    def channels_last(x):
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+    def run(image, order):
+        def objective(x):
+            gradient = (1 + np.abs(target)) * (x - target)
+            loss = np.sum(gradient * (x - target), dtype=np.float64) / 2
+            return {"loss": float(loss)}, order(gradient)
+
+        return lbfgs(objective, Position(0, 0, image, {}), 6, limits(-120, 135), Recorder())
+
+    expected = run(start, np.ascontiguousarray)
+    np.testing.assert_array_equal(run(channels_last(start), np.ascontiguousarray), expected)
+    np.testing.assert_array_equal(run(start, channels_last), expected)
+
+
 def test_adams_step_length_falls_along_a_cosine():
     """A constant gradient makes m^ / sqrt(v^) = 1: each step is as long as the learning rate."""
     emit = Recorder()
@@ -593,6 +614,7 @@ def test_lbfgs_remembers_the_newest_pairs_of_positive_curvature():
     for y in (-s, across, 1e-8 * s + across, 0 * s):
         assert with_pair(pairs, s, y) is pairs
     assert with_pair([], 0 * s, s) == []
+    assert with_pair([], s, np.float32(1e-30) * s) == []  # y . y is below the least float32
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**-20, 2.0**30])
