@@ -328,6 +328,8 @@ def stylize(
 
         result = stylize(content, [style], Settings(size=256))
     """
+    if network is not None and settings.weights is None:
+        settings = settings.complete(str(network.param_path))
     settings = choose_weights(settings)
     for picture in (content, *styles, *([] if start is None else [start])):
         check_rgb(picture, (np.uint8,))
@@ -374,7 +376,7 @@ def stylize(
 
 
 def choose_weights(settings):
-    """Return the settings with a value for `weights`: the best filters that are here."""
+    """Return the settings complete, with the best filters that are here if they name none."""
     weights = settings.weights
     if weights is None:
         trained = "trained" if find_trained_filters() else "kmeans"
@@ -383,7 +385,7 @@ def choose_weights(settings):
         similar = get_close_matches(weights.lower(), FILTERS, 1)
         if similar:
             raise InputError(f"there is no weights file {weights}; did you mean {similar[0]}?")
-    return replace(settings, weights=weights)
+    return settings.complete(weights)
 
 
 def check_fit(settings, styles, start, resume_from, network=None):
@@ -412,7 +414,7 @@ def make_network(content, styles, settings=Settings(), rng=None):
     """
     settings = choose_weights(settings)
     if settings.weights in MADE_FILTERS:
-        vgg = VGG19()
+        vgg = VGG19(settings.weights)
         vgg.build_model()
     else:
         path = find_trained_filters() if settings.weights == "trained" else settings.weights
@@ -481,15 +483,13 @@ def enlarged(image, height, width):
 # ---- the command --------------------------------------------------------------------------------
 
 
-def trained_or_kmeans():
-    """Fetch the trained filters; return "trained", or "kmeans" and print why they are not here."""
+def fetch_trained_filters():
+    """Fetch the trained filters if they are not here; if that fails, print why."""
     try:
         if find_trained_filters() is None:
             download_trained_filters()
     except InputError as error:
-        print(f"note: {error}; using k-means filters instead", file=sys.stderr)
-        return "kmeans"
-    return "trained"
+        print(f"note: {error}; the filters are learnt from the pictures instead", file=sys.stderr)
 
 
 def announce(content, scales, channels, files, settings):
@@ -511,6 +511,8 @@ def run(argv, hook=None):
     """Do what the command line asks for; return the exit status. `hook` sees each `Step`, too."""
     start_time = time.perf_counter()
     files, settings, checkpoint = read_options(argv)
+    if files.download:
+        fetch_trained_filters()
     settings = choose_weights(settings)
     set_threads(files.threads)
     background = parse_colour(files.background)
@@ -519,8 +521,6 @@ def run(argv, hook=None):
     start = None if settings.init in INITS else read_picture(settings.init, background)
     check_fit(settings, styles, start, checkpoint.position)
     scales = plan_scales(content, styles, settings)
-    if files.download and settings.weights != FILE_NAME:
-        settings = replace(settings, weights=trained_or_kmeans())
     with StopRequest() as stop:
         print(f"weights: {WEIGHTS.get(settings.weights, settings.weights)}")
         rng = np.random.default_rng(settings.seed)

@@ -9,7 +9,7 @@ import argparse
 import re
 import shlex
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -131,8 +131,9 @@ class Settings:
     """What the picture depends on, besides the content and style pictures.
 
     The help of the command (``python style_transfer_cpu.py --help``) describes every field. A field
-    has the name of its option; `content_layers` and `style_layers` map a layer's name to its
-    weight, `style_blend` is a sequence of numbers, one for each style.
+    has the name of its option. None is a default that depends on the filters (`complete`).
+    `content_layers` and `style_layers` map a layer's name to its weight; `style_blend` is a
+    sequence of numbers, one for each style.
 
     Raises
     ------
@@ -154,14 +155,14 @@ class Settings:
     style_scale: float = option(1.0, bounded(float, above=0, most=16), PICTURES, "S",
         "larger or smaller strokes: the style is scaled to S times the size of the result "
         "(default: {default})")
-    content_weight: float = option(5.0, share, LOOK, "W",
-        "(default: {default}); 0: only the style's texture")
+    content_weight: float | None = option(None, share, LOOK, "W",
+        "(default: 5, or 20 with filters made from the pictures); 0: only the style's texture")
     style_weight: float = option(400.0, share, LOOK, "W",
         "(default: {default}); 0: only the content")
     tv_weight: float = option(2e-3, share, LOOK, "W",
         "total variation: less grain, softer strokes (default: {default})")
-    content_layers: dict = option({"relu4_2": 1.0}, layer, LOOK, "L",
-        "layer or layer:weight (default: {default})", nargs="+")
+    content_layers: dict | None = option(None, layer, LOOK, "L", "layer or layer:weight (default: "
+        "relu4_2, or relu2_1 with filters made from the pictures)", nargs="+")
     style_layers: dict = option(
         {"relu1_1": 4.0, "relu2_1": 2.0, "relu3_1": 1.0, "relu4_1": 0.5}, layer, LOOK, "L",
         "the same for the style (default: {default})", nargs="+")
@@ -203,11 +204,27 @@ class Settings:
         if self.style_blend is not None and sum(self.style_blend) == 0:
             raise InputError("--style-blend needs a number greater than 0")
 
+    def complete(self, weights):
+        """Return the settings with these `weights`, and what follows from them where it is None.
+
+        The deep layers of trained filters know what is in the picture. Filters made from the
+        pictures know only in their shallow layers where it is.
+        """
+        made = weights in MADE_FILTERS
+        weight, layers = (20.0, {"relu2_1": 1.0}) if made else (5.0, {"relu4_2": 1.0})
+        return replace(
+            self,
+            weights=weights,
+            content_weight=weight if self.content_weight is None else self.content_weight,
+            content_layers=layers if self.content_layers is None else self.content_layers,
+        )
+
     def used_layers(self):
         """Return {name: weight} of the content and of the style layers whose losses count."""
+        settings = self.complete(self.weights)
         return (
-            self.content_layers if self.content_weight else {},
-            self.style_layers if self.style_weight else {},
+            settings.content_layers if settings.content_weight else {},
+            settings.style_layers if settings.style_weight else {},
         )
 
 

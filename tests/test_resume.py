@@ -90,9 +90,9 @@ def printed_command(error):
     ("options", "count"),
     [
         ([*THREE_SCALES, "--optimizer", "adam", "--steps", 9, "--checkpoint-every", 1], 9),
-        ([*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3], 6),
+        ([*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3], 5),
         ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 9, "--checkpoint-every", 1], 9),
-        ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 12, "--checkpoint-every", 3], 6),
+        ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 12, "--checkpoint-every", 3], 5),
         ([*ELABORATE, "--optimizer", "adam", "--steps", 3, "--checkpoint-every", 1], 3),
         ([*ELABORATE, "--optimizer", "lbfgs", "--steps", 3, "--checkpoint-every", 1], 3),
     ],
@@ -123,8 +123,8 @@ def test_checkpoints_come_when_they_are_due(tmp_path):
     files = ["--output", tmp_path / "a.png", "--checkpoint", tmp_path / "a.npz"]
     assert call(*options, *files, on_step=keep) == 0
     places = [read_checkpoint(path).position[:2] for path in kept]
-    assert places == [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]
-    assert [len(read_checkpoint(path).losses) for path in kept] == [3, 4, 7, 8, 11, 12]
+    assert places == [(0, 3), (0, 5), (1, 3), (1, 4), (2, 3)]
+    assert [len(read_checkpoint(path).losses) for path in kept] == [3, 5, 8, 9, 12]
 
 
 def test_a_checkpoint_comes_with_its_picture(tmp_path):
@@ -351,8 +351,8 @@ OTHER_VALUES = {
     "style_blend": (["2"], "no --style-blend", "--style-blend 2.0"),
     "style_scale": (["1.5"], "--style-scale 1.0", "--style-scale 1.5"),
     "content_weight": (["4"], "--content-weight 5.0", "--content-weight 4.0"),
-    "style_weight": (["0"], "--style-weight 40.0", "--style-weight 0.0"),
-    "tv_weight": (["0.5"], "--tv-weight 0.001", "--tv-weight 0.5"),
+    "style_weight": (["0"], "--style-weight 400.0", "--style-weight 0.0"),
+    "tv_weight": (["0.5"], "--tv-weight 0.002", "--tv-weight 0.5"),
     "content_layers": (
         ["relu2_1:2", "relu1_1"], "--content-layers relu2_1:1.0",
         "--content-layers relu1_1:1.0 relu2_1:2.0",
@@ -363,7 +363,7 @@ OTHER_VALUES = {
     ),
     "pooling": (["average"], "--pooling max", "--pooling average"),
     "preserve_color": (["match"], "no --preserve-color", "--preserve-color match"),
-    "init": (["noise"], "--init content", "--init noise"),
+    "init": (["noise"], "--init palette", "--init noise"),
     "noise": (["0.25"], "--noise 0.5", "--noise 0.25"),
     "seed": (["7"], "--seed 0", "--seed 7"),
     "steps": (["7"], "--steps 6", "--steps 7"),
@@ -409,13 +409,13 @@ def test_another_option_is_refused_with_both_values(started, tmp_path, capsys, n
 
 def test_a_picture_to_start_from_instead_of_none_is_refused(started, capsys):
     error = refused(capsys, "--resume", started, "--init", "other.png")
-    assert "was made with --init content, and now it is --init other.png;" in error
+    assert "was made with --init palette, and now it is --init other.png;" in error
 
 
 def test_the_same_options_are_accepted(started, tmp_path):
     expected = paint(tmp_path / "a.png", "--resume", started, "--checkpoint", tmp_path / "a.npz")[0]
     given = [*QUICK, *SHALLOW, "--size", 48, "--steps", 6, "--optimizer", "adam", "--init",
-             "content", "--background", "white", "--seed", 0, "--checkpoint-every", 7,
+             "palette", "--background", "white", "--seed", 0, "--checkpoint-every", 7,
              "--threads", 2, "--save-every", 5]  # fmt: skip
     made, report = paint(
         tmp_path / "b.png", "--resume", started, *given, "--checkpoint", tmp_path / "b.npz"

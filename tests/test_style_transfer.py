@@ -727,7 +727,7 @@ def test_stylize_tells_of_the_start_and_of_every_step(pictures):
     result = stylize(content, styles, SMALL, on_step=steps.append)
     assert (result.shape, result.dtype) == ((32, 48, 3), np.uint8)
     places = [step.position[:2] for step in steps]
-    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2)]
     assert [bool(step.losses) for step in steps] == [False] + 6 * [True]
     assert all(step.picture().shape == result.shape for step in steps)
     np.testing.assert_array_equal(steps[-1].picture(), result)
@@ -771,7 +771,7 @@ def test_a_network_may_be_made_once_and_used_again(pictures, vgg):
     np.testing.assert_array_equal(made, stylize(content, styles, SMALL))
     other = stylize(content, [styles[0][::-1]], SMALL, network=network)
     assert not np.array_equal(other, made)
-    loaded = stylize(content, styles, SMALL, network=vgg)
+    loaded = stylize(content, styles, replace(SMALL, weights=None), network=vgg)
     by_name = stylize(content, styles, replace(SMALL, weights=str(vgg.param_path)))
     np.testing.assert_array_equal(loaded, by_name)
 
@@ -823,7 +823,10 @@ def test_settings_have_their_limits(change, said):
 
 def planned(content, styles, **settings):
     """Return the plan for pictures of these (height, width)."""
-    settings = {"content_layers": CONTENT, "weights": "narrow.mat", **settings}
+    settings = {
+        "size": 400, "steps": 120, "content_layers": CONTENT, "style_layers": STYLE,
+        "weights": "narrow.mat", **settings,
+    }  # fmt: skip
     blank = [np.zeros((*size, 3), np.uint8) for size in (content, *styles)]
     return plan_scales(blank[0], blank[1:], Settings(**settings))
 
@@ -835,27 +838,27 @@ def heights_and_widths(plan):
 def test_sizes():
     assert coarse_to_fine(400, 3) == [100, 200, 400]
     assert coarse_to_fine(400, 1) == [400]
-    assert coarse_to_fine(400, None) == [100, 200, 400]
-    assert coarse_to_fine(320, None) == [160, 320]
-    assert coarse_to_fine(192, None) == [96, 192]
-    assert coarse_to_fine(191, None) == [191]
+    assert coarse_to_fine(400, None) == [200, 400]
+    assert coarse_to_fine(800, None) == [200, 400, 800]
+    assert coarse_to_fine(380, None) == [190, 380]
+    assert coarse_to_fine(379, None) == [379]
     assert coarse_to_fine(50, None) == [50]
 
 
 def test_the_plan_goes_from_coarse_to_fine():
-    plan = planned((600, 900), [(800, 700), (300, 900)])
+    plan = planned((600, 900), [(800, 700), (300, 900)], scales=3)
     assert heights_and_widths(plan) == [(67, 100), (133, 200), (267, 400)]
     assert [scale.style_sizes for scale in plan] == [
         [(100, 88), (33, 100)], [(200, 175), (67, 200)], [(400, 350), (133, 400)],
     ]  # fmt: skip
-    assert [scale.steps for scale in plan] == [40, 40, 40]
-    plan = planned((600, 900), [(800, 700)], scales=2)
+    assert [scale.steps for scale in plan] == [54, 39, 27]  # as 2 : sqrt(2) : 1
+    plan = planned((600, 900), [(800, 700)])
     assert heights_and_widths(plan) == [(133, 200), (267, 400)]
     assert heights_and_widths(planned((60, 90), [(800, 700)])) == [(60, 90)]  # never enlarged
 
 
 @pytest.mark.parametrize(("count", "scales", "expected"), [
-    (7, 3, [2, 3, 2]), (3, 3, [1, 1, 1]), (2, 3, [1, 1]), (1, 3, [1]), (121, 2, [60, 61]),
+    (7, 3, [3, 2, 2]), (3, 3, [1, 1, 1]), (2, 3, [1, 1]), (1, 3, [1]), (121, 2, [71, 50]),
 ])  # fmt: skip
 def test_the_steps_of_all_scales_sum_up(count, scales, expected):
     plan = planned((600, 900), [(800, 700)], scales=scales, steps=count)
@@ -867,7 +870,7 @@ def test_scales_too_coarse_for_the_layers_are_left_out():
     # relu5_1 lies behind four pools: 32 pixels are two positions
     plan = planned((600, 900), [(800, 700)], scales=6)
     assert heights_and_widths(plan) == [(33, 50), (67, 100), (133, 200), (267, 400)]
-    assert [scale.steps for scale in plan] == [30, 30, 30, 30]
+    assert [scale.steps for scale in plan] == [47, 33, 23, 17]
     # a narrow style counts as well
     assert heights_and_widths(planned((600, 900), [(800, 700), (100, 900)])) == [(267, 400)]
     # fewer layers allow more
