@@ -70,7 +70,7 @@ IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
 # How the command names the filters in use.
 WEIGHTS = {
-    "trained": f"filters trained on photographs: {DESCRIPTION}",
+    "trained": f"trained on photographs, {DESCRIPTION}",
     "kmeans": "filters learnt from the pictures by k-means; --download fetches trained ones",
     "random": "random filters",
 }

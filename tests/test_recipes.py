@@ -77,19 +77,19 @@ def test_a_command_that_fails(tmp_path):
 
 def test_a_picture_wider_than_the_readme_is_shrunk(tmp_path):
     made, kept = tmp_path / "made.jpg", tmp_path / "new" / "kept.jpg"
-    left_half_red = np.zeros((100, 1920, 3), np.uint8)
-    left_half_red[:, :960, 0] = 255
+    left_half_red = np.zeros((100, 1440, 3), np.uint8)
+    left_half_red[:, :720, 0] = 255
     Image.fromarray(left_half_red).save(made, quality=95)
     keep(made, kept)
     with Image.open(kept) as picture:
-        assert picture.size == (960, 50)
+        assert picture.size == (720, 50)
         np.testing.assert_allclose(picture.getpixel((100, 25)), (255, 0, 0), atol=4)
-        np.testing.assert_allclose(picture.getpixel((900, 25)), (0, 0, 0), atol=4)
+        np.testing.assert_allclose(picture.getpixel((700, 25)), (0, 0, 0), atol=4)
 
 
 def test_any_other_picture_is_copied(tmp_path):
     made, kept = tmp_path / "made.jpg", tmp_path / "kept.jpg"
-    Image.new("RGB", (960, 1200), "red").save(made)
+    Image.new("RGB", (720, 1200), "red").save(made)
     keep(made, kept)
     assert kept.read_bytes() == made.read_bytes()
 

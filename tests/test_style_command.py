@@ -133,7 +133,7 @@ def test_help_has_groups_and_examples_on_two_screens(capsys, monkeypatch):
     for group in ("pictures:", "look:", "work:", "the way there:", "stopping and resuming"):
         assert f"\n{group}" in shown
     assert "\nexamples:\n  python style_transfer_cpu.py\n" in shown
-    assert "default: 400" in shown
+    assert "default: 800" in shown
     lines = shown.splitlines()
     assert sum(max(1, math.ceil(len(line) / 80)) for line in lines) <= 80
 
