@@ -98,16 +98,16 @@ def test_the_whole_script(tmp_path, monkeypatch, capsys):
     """On a README of its own: the chosen recipe is run, and its picture put into the folder."""
     (tmp_path / "README.md").write_text(
         "### Recipe book\n\n```sh\ncp picture/content.jpg one.jpg\n```\n\n"
-        "```sh\ncp picture/style.jpg two.jpg\n```\n\n## Next\n\n```sh\nfalse\n```\n"
+        "```sh\ncp picture/look_depth1.jpg two.jpg\n```\n\n## Next\n\n```sh\nfalse\n```\n"
     )
     for name in ("picture", "style_transfer_cpu.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setattr(make_recipes, "ROOT", tmp_path)
     assert make_recipes.main(["two", "--output-dir", str(tmp_path / "new")]) == 0
-    assert capsys.readouterr().out == "cp picture/style.jpg two.jpg\n\n"
+    assert capsys.readouterr().out == "cp picture/look_depth1.jpg two.jpg\n\n"
     (picture,) = (tmp_path / "new").iterdir()
     assert picture.name == "look_two.jpg"
-    assert picture.read_bytes() == (ROOT / "picture" / "style.jpg").read_bytes()
+    assert picture.read_bytes() == (ROOT / "picture" / "look_depth1.jpg").read_bytes()
 
 
 def test_a_word_that_no_recipe_contains(capsys):

