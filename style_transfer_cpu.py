@@ -333,7 +333,7 @@ def stylize(
     settings = choose_weights(settings)
     for picture in (content, *styles, *([] if start is None else [start])):
         check_rgb(picture, (np.uint8,))
-    check_fit(settings, styles, start, resume_from, network)
+    check_fit(settings, styles, start, network)
     scales = plan_scales(content, styles, settings)
     rng = np.random.default_rng(settings.seed) if rng is None else rng
     network = make_network(content, styles, settings, rng) if network is None else network
@@ -388,7 +388,7 @@ def choose_weights(settings):
     return settings.complete(weights)
 
 
-def check_fit(settings, styles, start, resume_from, network=None):
+def check_fit(settings, styles, start, network=None):
     """Raise `InputError` unless the arguments of `stylize` fit the settings."""
     names = (network or VGG19()).param_layer_name
     for option in ("content_layers", "style_layers"):
@@ -519,7 +519,7 @@ def run(argv, hook=None):
     content = read_picture(files.content, background)
     styles = [read_picture(path, background) for path in files.style]
     start = None if settings.init in INITS else read_picture(settings.init, background)
-    check_fit(settings, styles, start, checkpoint.position)
+    check_fit(settings, styles, start)
     scales = plan_scales(content, styles, settings)
     with StopRequest() as stop:
         print(f"weights: {WEIGHTS.get(settings.weights, settings.weights)}")

@@ -131,26 +131,24 @@ def run_digests(content, styles, start, image_mean, layers):
 
 def write_checkpoint(path, checkpoint):
     """Write `checkpoint` to `path`, completely or not at all."""
-    position = checkpoint.position
+    position, frames = checkpoint.position, checkpoint.frames
+    state = position.optimizer_state
     head = {
         "format": FORMAT,
         "options": checkpoint.options,
         "digests": checkpoint.digests,
         "scale": position.scale,
         "step": position.step,
-        "memory": list(position.optimizer_state),
+        "memory": list(state),
         "versions": library_versions("numpy", "scipy"),
     }
-    done = len(checkpoint.losses)
-    frames = checkpoint.frames
-    state = position.optimizer_state
     losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
     with atomic_path(path, "the checkpoint") as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             head=np.array(json.dumps(head)),
             image=position.image,
-            losses=np.array(losses, np.float64).reshape(done, len(LOSSES)),
+            losses=np.array(losses, np.float64).reshape(-1, len(LOSSES)),
             frame_steps=np.array([step for step, _ in frames], np.int64),
             frames=np.array([frame for _, frame in frames], np.uint8),
             **{f"memory_{name}": np.array(arrays, np.float32) for name, arrays in state.items()},
@@ -250,6 +248,8 @@ def _shown(name, value):
 def check_resumable(path, checkpoint, digests, scales, optimizer):
     """Raise `InputError` unless a checkpoint fits the pictures, filters and scales of the run.
 
+    Print a note if other versions of the libraries made it.
+
     Parameters
     ----------
     path : Path
@@ -274,3 +274,8 @@ def check_resumable(path, checkpoint, digests, scales, optimizer):
         or (step > 0 and set(state) != OPTIMIZER_STATE[optimizer])
     ):
         raise InputError(f"{path} is damaged: it does not fit its own options")
+    if checkpoint.versions != library_versions("numpy", "scipy"):
+        print(
+            f"note: {path} was made with other versions of Python, NumPy or SciPy; the picture may "
+            "differ in its last bits"
+        )

@@ -85,8 +85,8 @@ def plan_scales(content, styles, settings):
     sizes = plan_sizes(content, styles, settings, number_of_scales)[-settings.steps :]
     shares = np.cumsum([max(size.height, size.width) ** -0.5 for size in sizes])
     ends = np.round(settings.steps * shares / shares[-1]).astype(int)
-    shares = np.diff(ends, prepend=0).tolist()
-    return [size._replace(steps=steps) for size, steps in zip(sizes, shares, strict=True)]
+    counts = np.diff(ends, prepend=0).tolist()
+    return [size._replace(steps=steps) for size, steps in zip(sizes, counts, strict=True)]
 
 
 def plan_sizes(content, styles, settings, number_of_scales=None):

@@ -56,8 +56,9 @@ def exit_status(program, run, arguments):
     Returns
     -------
     int
-        The result of `run` (0 for None), 2 for unusable input (`InputError`), 130 after Ctrl-C, 143
-        after SIGTERM. SIGTERM is handled like Ctrl-C, so that no temporary files are left behind.
+        The result of `run` (0 for None), 2 for unusable input (`InputError`) or too little memory,
+        130 after Ctrl-C, 143 after SIGTERM. SIGTERM is handled like Ctrl-C, so that no temporary
+        files are left behind.
     """
     signals = []
 
@@ -70,6 +71,9 @@ def exit_status(program, run, arguments):
         return run(arguments) or 0
     except InputError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print(f"{program}: error: there is not enough memory", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -762,6 +762,21 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
         read_checkpoint(tmp_path / "a.npz")
 
 
+def test_other_versions_of_the_libraries_are_noted(started, tmp_path, capsys):
+    checkpoint = read_checkpoint(started)
+    for versions, noted in (({"numpy": "1.0.0"}, True), ({}, False)):
+        write_checkpoint(tmp_path / "a.npz", checkpoint)
+        with np.load(tmp_path / "a.npz") as file:
+            arrays = dict(file)
+        head = json.loads(str(arrays["head"]))
+        head["versions"] |= versions
+        arrays["head"] = np.array(json.dumps(head))
+        np.savez(tmp_path / "a.npz", **arrays)
+        capsys.readouterr()
+        assert call("--resume", tmp_path / "a.npz", "--output", tmp_path / "a.png") == 0
+        assert ("made with other versions of Python" in capsys.readouterr().out) == noted
+
+
 def test_resuming_a_copy_leaves_the_original_alone(tmp_path, capsys):
     original, copied = tmp_path / "a.npz", tmp_path / "b.npz"
     options = [*THREE_SCALES, "--optimizer", "adam", "--steps", 9, "--output", tmp_path / "a.png"]
