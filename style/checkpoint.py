@@ -69,14 +69,7 @@ def read_options(argv):
     """Return the command's options and the checkpoint to resume from.
 
     An option has the value on the command line, else that in the checkpoint of --resume, else its
-    default.
-
-    Returns
-    -------
-    files : Files
-    settings : Settings
-    checkpoint : Checkpoint
-        An empty one without --resume.
+    default. Returns `Files`, `Settings` and a `Checkpoint`, an empty one without --resume.
     """
     given = parse(argv)
     checkpoint, saved = Checkpoint(), {}
@@ -156,13 +149,7 @@ def write_checkpoint(path, checkpoint):
 
 
 def read_checkpoint(path):
-    """Return the `Checkpoint` in a file of `write_checkpoint`.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is damaged or of another kind.
-    """
+    """Return the `Checkpoint` in a file; `InputError` if there is none or it is damaged."""
     try:
         # Opened here: NumPy would leave the file open where it is no whole .npz.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -218,47 +205,28 @@ def _check(checkpoint):
 
 
 def check_same_options(path, saved, given):
-    """Raise `InputError` if options of the command line differ from those of a checkpoint.
+    """Raise `InputError` if options of the command line differ from those of the checkpoint `path`.
 
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    saved, given : dict
-        Options by name. Those that do not change the picture may differ.
+    `given` and `saved` are options by name. Those that do not change the picture may differ.
     """
-    for name in given:
-        if not OPTIONS[name].metadata["fixed"]:
-            continue
-        if name == "init" and not {given[name], saved.get(name)} & set(INITS):
+    for name, value in given.items():
+        if name == "init" and not {value, saved.get(name)} & set(INITS):
             continue  # two files, or one and nothing: their digests tell
-        if given[name] != saved.get(name):
+        if OPTIONS[name].metadata["fixed"] and value != saved.get(name):
+            old, new = (
+                f"no {flag(name)}" if each is None else " ".join([flag(name), *texts(each)])
+                for each in (saved.get(name), value)
+            )
             raise InputError(
-                f"{path} was made with {_shown(name, saved.get(name))}, and now it is "
-                f"{_shown(name, given[name])}; leave it out to resume, or start a new run (--init "
-                "takes a picture to start from)"
+                f"{path} was made with {old}, and now it is {new}; leave it out to resume, or "
+                "start a new run (--init takes a picture to start from)"
             )
 
 
-def _shown(name, value):
-    """Return an option and its value as on the command line."""
-    return " ".join([flag(name), *texts(value)]) if value is not None else f"no {flag(name)}"
-
-
 def check_resumable(path, checkpoint, digests, scales, optimizer):
-    """Raise `InputError` unless a checkpoint fits the pictures, filters and scales of the run.
+    """Raise `InputError` unless the checkpoint at `path` fits these digests and scales.
 
     Print a note if other versions of the libraries made it.
-
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    checkpoint : Checkpoint
-    digests : dict of str to str
-        Of the pictures and filters of this run.
-    scales : list of Scale
-    optimizer : str
     """
     for what, value in digests.items():
         if checkpoint.digests.get(what) != value:

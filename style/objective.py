@@ -61,9 +61,11 @@ class Objective:
         Of any sizes.
     settings : Settings
         Weights and layers of the losses, and the shares of the styles.
+    grams : dict of str to ndarray of shape (C, C), optional
+        What `style_grams` returned for these styles, if it is known already.
     """
 
-    def __init__(self, network, content_image, style_images, settings):
+    def __init__(self, network, content_image, style_images, settings, grams=None):
         content_layers, style_layers = settings.used_layers()
         self.network = network
         self.wanted = sorted({**content_layers, **style_layers}, key=depth)
@@ -78,16 +80,8 @@ class Objective:
                 self.content_scales[name] = (
                     2 * settings.content_weight * share / mean_square(features)
                 )
-        self.grams = dict.fromkeys(sorted(style_layers, key=depth), 0)  # A, per position
+        self.grams = style_grams(network, style_images, settings) if grams is None else grams
         self.style_scales = {}
-        blend = settings.style_blend or [1] * len(style_images)
-        for image, share in zip(style_images, blend, strict=True):
-            if style_layers and share:
-                for name, features in network.forward(image, self.grams, keep=False).items():
-                    positions = features.shape[2] * features.shape[3]
-                    self.grams[name] = (
-                        self.grams[name] + share / sum(blend) / positions * gram(features)
-                    )
         for name, target in self.grams.items():
             share = style_layers[name] / sum(style_layers.values())
             self.style_scales[name] = 4 * settings.style_weight * share / mean_square(target)
@@ -125,6 +119,22 @@ class Objective:
         if not np.isfinite(sum(losses.values())) or not np.isfinite(gradient).all():
             raise FloatingPointError(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
         return losses, gradient
+
+
+def style_grams(network, style_images, settings):
+    """Return {layer: A}, the Gram matrices of the styles, blended; each is a mean over positions.
+
+    The parameters are those of `Objective`.
+    """
+    _, style_layers = settings.used_layers()
+    grams = dict.fromkeys(sorted(style_layers, key=depth), 0)
+    blend = settings.style_blend or [1] * len(style_images)
+    for image, share in zip(style_images, blend, strict=True):
+        if grams and share:
+            for name, features in network.forward(image, grams, keep=False).items():
+                positions = features.shape[2] * features.shape[3]
+                grams[name] = grams[name] + share / sum(blend) / positions * gram(features)
+    return grams
 
 
 def mean_square(array):

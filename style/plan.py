@@ -62,22 +62,8 @@ def plan_scales(content, styles, settings):
 
     A step at twice the size takes four times as long and improves what coarser sizes have begun, so
     each size gets fewer steps: in proportion to 1 / sqrt(longest side). If there are fewer steps
-    than sizes, the coarsest sizes are left out.
-
-    Parameters
-    ----------
-    content : ndarray of shape (H, W, 3)
-    styles : list of ndarray of shape (h, w, 3)
-    settings : Settings
-
-    Returns
-    -------
-    list of Scale
-
-    Raises
-    ------
-    InputError
-        If a picture is too small for the layers at every size.
+    than sizes, the coarsest sizes are left out. `InputError` if a picture is too small for the
+    layers at every size. The arguments are those of `stylize`.
     """
     number_of_scales = settings.scales
     if number_of_scales is None and settings.init not in INITS:
@@ -92,17 +78,15 @@ def plan_scales(content, styles, settings):
 def plan_sizes(content, styles, settings, number_of_scales=None):
     """Return the sizes to work at, as `Scale` without steps; see `plan_scales`.
 
-    Sizes that are too small for the layers are left out.
-
-    Parameters
-    ----------
-    number_of_scales : int, optional
-        The default is as many as `coarse_to_fine` chooses.
+    Sizes that are too small for the layers are left out. Without `number_of_scales`, the first is
+    the smallest that is not below `COARSEST`.
     """
     least = least_side(settings)
     longest = min(settings.size, max(content.shape[:2]))  # enlarging would show nothing new
+    if number_of_scales is None:
+        number_of_scales = 1 + max(0, int(np.log2(longest / COARSEST)))
     sizes = []
-    for side in coarse_to_fine(longest, number_of_scales)[::-1]:
+    for side in (round(longest / 2**i) for i in range(number_of_scales)):  # from fine to coarse
         height, width = fitted(content, side)
         style_sizes = [fitted(style, side * settings.style_scale) for style in styles]
         if min([height, width, *np.ravel(style_sizes)]) < least:
@@ -115,16 +99,6 @@ def plan_sizes(content, styles, settings, number_of_scales=None):
             f"--size {settings.size} the content is {width}x{height} and the style {shown}"
         )
     return sizes
-
-
-def coarse_to_fine(longest, number_of_scales=None):
-    """Return the longest sides to work at, each half of the next; the last is `longest`.
-
-    Without a number, the first is the smallest that is not below `COARSEST`.
-    """
-    if number_of_scales is None:
-        number_of_scales = 1 + max(0, int(np.log2(longest / COARSEST)))
-    return [round(longest / 2**i) for i in reversed(range(number_of_scales))]
 
 
 def least_side(settings):
@@ -143,15 +117,8 @@ def style_transfer_bytes(pixels, channels, optimizer):
 
     Fitted to the "peak_memory_bytes" of ``style_transfer_cpu.py --scales 1 --report FILE.json`` at
     sizes from 256 to 1536, with networks of 64 and 4 channels. With the default layers the estimate
-    is within a tenth of the measured values; with shallow layers only it is too high.
-
-    Parameters
-    ----------
-    pixels : int
-        Of the largest picture that the network sees.
-    channels : int
-        Of the network's first layer.
-    optimizer : {"lbfgs", "adam"}
+    is within a tenth of the measured values; with shallow layers only it is too high. `pixels` are
+    those of the largest picture that the network sees, `channels` those of its first layer.
     """
     width = channels / 64
     filters = 620e6 * width**2  # plain and transformed, forward and backward
@@ -163,12 +130,7 @@ def style_transfer_bytes(pixels, channels, optimizer):
 def check_memory(size, pixels, channels, optimizer):
     """Return the bytes that a run needs; raise `InputError` if there are not so many.
 
-    Parameters
-    ----------
-    size : int
-        Longest side of the result.
-    pixels, channels, optimizer
-        See `style_transfer_bytes`.
+    `size` is the longest side of the result, the others are those of `style_transfer_bytes`.
     """
     needed, available = style_transfer_bytes(pixels, channels, optimizer), available_bytes()
     if available is None or SAFETY * needed <= available:

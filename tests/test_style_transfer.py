@@ -19,7 +19,7 @@ from fast.fused import FusedNetwork
 from layers3 import StyleLossLayer
 from style.objective import Objective, total_variation
 from style.optimizers import PAIRS, TRIALS, adam, dot, lbfgs, newton_direction, with_pair
-from style.plan import Position, coarse_to_fine, least_side, plan_scales
+from style.plan import Position, least_side, plan_scales
 from style.settings import Settings
 from style_transfer_cpu import VGG19, get_random_img, make_network, stylize
 from support.command import InputError
@@ -835,14 +835,13 @@ def heights_and_widths(plan):
     return [(scale.height, scale.width) for scale in plan]
 
 
-def test_sizes():
-    assert coarse_to_fine(400, 3) == [100, 200, 400]
-    assert coarse_to_fine(400, 1) == [400]
-    assert coarse_to_fine(400, None) == [200, 400]
-    assert coarse_to_fine(800, None) == [200, 400, 800]
-    assert coarse_to_fine(380, None) == [190, 380]
-    assert coarse_to_fine(379, None) == [379]
-    assert coarse_to_fine(50, None) == [50]
+@pytest.mark.parametrize(("longest", "scales", "expected"), [
+    (400, 3, [100, 200, 400]), (400, 1, [400]), (400, None, [200, 400]),
+    (800, None, [200, 400, 800]), (380, None, [190, 380]), (379, None, [379]), (50, None, [50]),
+])  # fmt: skip
+def test_sizes(longest, scales, expected):
+    plan = planned((longest, longest), [(longest, longest)], size=800, scales=scales)
+    assert [scale.height for scale in plan] == expected
 
 
 def test_the_plan_goes_from_coarse_to_fine():
