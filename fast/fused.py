@@ -5,11 +5,12 @@ arithmetic, limits the speed. Here the epilogue of a convolution applies ReLU an
 block while it is in the cache; in the backward pass it applies their gradients.
 
 For the backward pass, one byte a value is kept (whether the value passed the ReLU, or the argmax of
-its window), and the features that were asked for. Buffers are kept from step to step.
+its window), and the features that were asked for. Buffers are kept from step to step, and the
+backward pass uses those of the forward pass: the gradient at a layer replaces its features.
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -98,11 +99,48 @@ class FusedNetwork:
         self._memory = {}
         # set by forward
         self._used = []  # the stages that the forward pass reached
-        self._features = {}  # what was asked for, (N, h, w, C)
+        self._features = {}  # what was asked for, (N, h, w, C), and
+        self._corners = {}  # (y, x) of it in the layer's output
         self._image_shape = None
         self._kept = False
 
-    def forward(self, image, wanted, keep=True):
+    def reach(self, wanted):
+        """Return what a part of the image needs around it, so that its features are exact.
+
+        Parameters
+        ----------
+        wanted : collection of str
+            As for `forward`.
+
+        Returns
+        -------
+        grid : int
+            The pools that are passed divide the image into squares of so many pixels. Only a part
+            whose edges lie on this grid has whole pooling windows.
+        margin : int
+            The receptive radius, rounded up to the grid: features of the part depend on so many
+            pixels on each side, and so many pixels get a gradient from them.
+        """
+        grid, radius = 1, 0
+        for _, pools in self._path(wanted):
+            radius += grid  # a 3x3 convolution reads one more position on each side
+            grid *= 2 if pools else 1
+        return grid, ceil(radius / grid) * grid
+
+    def _path(self, wanted):
+        """Return [(stage, whether its pool is passed)] up to the deepest layer wanted."""
+        names = {name for stage in self.stages for name in (stage.relu_name, stage.pool_name)}
+        if not wanted or not set(wanted) <= names - {None}:
+            raise ValueError(f"expected names of ReLU or pooling layers, got {sorted(wanted)}")
+        path, missing = [], set(wanted)
+        for stage in self.stages:
+            missing.discard(stage.relu_name)
+            path.append((stage, bool(missing) and stage.pool_name is not None))
+            missing.discard(stage.pool_name)
+            if not missing:
+                return path
+
+    def forward(self, image, wanted, keep=True, part=None):
         """Compute the features up to the deepest layer wanted.
 
         Parameters
@@ -112,50 +150,54 @@ class FusedNetwork:
             Names of ReLU or pooling layers, at least one.
         keep : bool, default=True
             Whether `backward` will follow.
+        part : (slice, slice), optional
+            Rows and columns of the image, with edges on the grid of `reach` or the image's own:
+            only the features there are returned, and `backward` takes their gradient.
 
         Returns
         -------
         dict of str to ndarray of shape (N, C, h, w)
-            The features wanted. They are in buffers that the next `forward` overwrites.
+            The features wanted. They are in buffers that `backward` and the next `forward`
+            overwrite.
         """
-        names = {name for stage in self.stages for name in (stage.relu_name, stage.pool_name)}
-        if not wanted or not set(wanted) <= names - {None}:
-            raise ValueError(f"expected names of ReLU or pooling layers, got {sorted(wanted)}")
+        path = self._path(wanted)
         check_pictures("image", image, self.stages[0].conv.channel_in)
         self._image_shape, self._kept = image.shape, False
-        self._features, self._used = {}, []
+        self._features, self._used = {}, [stage for stage, _ in path]
         padded = pad(image, 1)
         N, _, H, W = image.shape
-        missing = set(wanted)
-        for number, stage in enumerate(self.stages):
-            stage.shape = (N, H, W, stage.conv.channel_out)
-            missing.discard(stage.relu_name)
-            stage.pools = bool(missing) and stage.pool_name is not None
-            missing.discard(stage.pool_name)
-            if stage.pools and min(H, W) < 2:
+        rows, columns = part or (slice(0, H), slice(0, W))
+        grid = 1
+
+        def found(name, output):
+            y, x = self._corners[name] = rows.start // grid, columns.start // grid
+            self._features[name] = output.inside[:, y : rows.stop // grid, x : columns.stop // grid]
+
+        for number, (stage, pools) in enumerate(path):
+            stage.shape, stage.pools = (N, H, W, stage.conv.channel_out), pools
+            if pools and min(H, W) < 2:
                 raise ValueError(f"the image is too small: layer {stage.pool_name} gets {H}x{W}")
-            self._used.append(stage)
             # Features that are wanted have their own buffers; the other stages alternate.
-            turn = f"forward {number % 2}"
+            turn = f"{number % 2}"
             out = pooled = None
-            if not stage.pools or stage.relu_name in wanted:
+            if not pools or stage.relu_name in wanted:
                 place = stage.relu_name if stage.relu_name in wanted else turn
                 output = out = self._buffer(place, stage.shape, image.dtype)
-                self._features[stage.relu_name] = out.inside
-            if stage.pools:
+                found(stage.relu_name, out)
+            if pools:
+                grid *= 2
                 place = stage.pool_name if stage.pool_name in wanted else turn
                 output = self._buffer(place, stage.output_shape, image.dtype)
-                pooled = self._features[stage.pool_name] = output.inside
+                found(stage.pool_name, output)
+                pooled = output.inside
             stage.mask = stage.argmax = None  # what backward needs of this stage
             if keep and (out is not None or stage.averages):
                 stage.mask = self._array(f"mask {number}", stage.shape, np.bool_)
-            if keep and stage.pools and not stage.averages:
+            if keep and pools and not stage.averages:
                 stage.argmax = self._array(f"argmax {number}", stage.output_shape, np.uint8)
             self._convolve(number, padded, stage, out, self._rectify_and_pool(stage, pooled))
             padded = output
             _, H, W, _ = stage.output_shape
-            if not missing:
-                break
         self._features = {name: self._features[name] for name in wanted}
         self._kept = keep
         # (N, h, w, C) -> (N, C, h, w)
@@ -163,6 +205,8 @@ class FusedNetwork:
 
     def backward(self, gradients, gram_gradients=None):
         """Return the gradient with respect to the image; the next `backward` overwrites it.
+
+        It overwrites the features. Another `backward` needs another `forward`.
 
         Parameters
         ----------
@@ -181,6 +225,7 @@ class FusedNetwork:
         for name, array in gradients.items():
             N, h, w, C = self._features[name].shape
             check_shape(f"the gradient at {name}", array, (N, C, h, w))
+        self._kept = False
         # (N, C, h, w) -> (N, h, w, C)
         gradients = {name: array.transpose(0, 2, 3, 1) for name, array in gradients.items()}
         last = len(self._used) - 1
@@ -189,17 +234,13 @@ class FusedNetwork:
         N, H, W, Co = self._used[last].output_shape
 
         def start(n, y0, y1):  # after the last stage there is nothing, only the losses' gradients
-            pools = self._used[last].pools
-            block = np.empty((y1 - y0, W, Co), dtype) if pools else padded.inside[n, y0:y1]
-            block[...] = 0
-            epilogue(n, y0, 0, block)
+            epilogue(n, y0, 0, np.zeros((y1 - y0, W, Co), dtype))
 
         run_strips(start, strips_of_rows(N, H, 16))
         for number in range(last, 0, -1):
             filters = self._used[number].conv.prepared(dtype, "winograd", flipped=True)
             target, epilogue = self._target(number - 1, dtype, gradients, gram_gradients)
-            out = None if self._used[number - 1].pools else target
-            self._winograd(padded, filters, None, out, epilogue)
+            self._winograd(padded, filters, None, None, epilogue)
             padded = target
         filters = self._used[0].conv.prepared(dtype, "kn2row", flipped=True)
         N, C, H, W = self._image_shape
@@ -273,10 +314,12 @@ class FusedNetwork:
         """Return where the gradient at a stage's convolution goes, and the epilogue that writes it.
 
         The epilogue gets blocks of the gradient with respect to the stage's output. It adds the
-        gradient of losses on this output, and applies the gradients of pool and ReLU.
+        gradient of losses on this output, and applies the gradients of pool and ReLU. Where the
+        features are wanted, the gradient replaces them, after the losses have read them.
         """
         stage = self._used[number]
-        padded = self._buffer(f"backward {number % 2}", stage.shape, dtype)
+        wanted = stage.relu_name in self._features
+        padded = self._buffer(stage.relu_name if wanted else f"{number % 2}", stage.shape, dtype)
         target = padded.inside
         mask, argmax = stage.mask, stage.argmax
         add_at_relu = self._adder(stage.relu_name, gradients, gram_gradients)
@@ -286,7 +329,8 @@ class FusedNetwork:
             h, w, _ = block.shape
             if add_at_relu:
                 add_at_relu(n, y, x, block)
-            block *= mask[n, y : y + h, x : x + w]
+            part = np.s_[n, y : y + h, x : x + w]
+            np.multiply(block, mask[part], out=target[part])
 
         def unpool(n, y, x, block):
             h, w, _ = block.shape
@@ -298,6 +342,10 @@ class FusedNetwork:
             right = W if 2 * (x + w) == W - 1 else 2 * (x + w)
             part = np.s_[n, 2 * y : bottom, 2 * x : right]
             sums = target[part]
+            if add_at_relu:
+                extra = np.zeros(sums.shape, dtype)
+                add_at_relu(n, 2 * y, 2 * x, extra)
+                extra *= mask[part]
             sums[2 * h :] = 0
             sums[:, 2 * w :] = 0
             if stage.averages:
@@ -310,9 +358,6 @@ class FusedNetwork:
                 for corner, (i, j) in enumerate(CORNERS):
                     np.multiply(block, here == corner, out=sums[i : 2 * h : 2, j : 2 * w : 2])
             if add_at_relu:
-                extra = np.zeros(sums.shape, dtype)
-                add_at_relu(n, 2 * y, 2 * x, extra)
-                extra *= mask[part]
                 sums += extra
 
         return padded, unpool if stage.pools else mask_only
@@ -322,15 +367,23 @@ class FusedNetwork:
         gradient, matrices = gradients.get(name), gram_gradients.get(name)
         if gradient is None and matrices is None:
             return None
+        features, (y0, x0) = self._features[name], self._corners[name]
+        _, H, W, _ = features.shape
 
         def add(n, y, x, block):
+            # only where block and features overlap
+            top, left = max(0, y - y0), max(0, x - x0)
+            bottom, right = min(H, y - y0 + block.shape[0]), min(W, x - x0 + block.shape[1])
+            if top >= bottom or left >= right:
+                return
+            part = np.s_[n, top:bottom, left:right]
+            block = block[top + y0 - y : bottom + y0 - y, left + x0 - x : right + x0 - x]
             h, w, C = block.shape
-            part = np.s_[n, y : y + h, x : x + w]
             if gradient is not None:
                 block += gradient[part]
             if matrices is not None:
                 rows = scratch("features", (h, w, C), block.dtype)
-                np.copyto(rows, self._features[name][part])
+                np.copyto(rows, features[part])
                 product = scratch("product", (h * w, C), block.dtype)
                 np.matmul(rows.reshape(h * w, C), matrices[n], out=product)
                 block += product.reshape(h, w, C)

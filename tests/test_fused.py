@@ -145,6 +145,48 @@ def test_gradient_by_finite_differences():
 
 
 @pytest.mark.layers
+@pytest.mark.parametrize("pools", POOLS)
+@pytest.mark.parametrize("part", [(8, 16, 0, 12), (0, 4, 4, 27), (12, 21, 24, 27)], ids=str)
+def test_a_part_of_an_image_has_the_features_and_the_gradient_of_the_whole(pools, part):
+    """The area is the part and its margin. Sides of 21 and 27 are no multiples of the grid."""
+    layers = make_layers(pools, np.float64)
+    network = FusedNetwork(layers)
+    wanted = ("relu1_1", "relu1_2", "pool1", "relu3_1")
+    grid, margin = network.reach(wanted)
+    y0, y1, x0, x1 = part
+    rng = np.random.default_rng(6)
+    image = rng.standard_normal((2, 3, 21, 27))
+    expected, gradients, inner = forward_pass(layers, image, wanted), {}, {}
+    for name, features in expected.items():
+        scale = {"relu1_1": 1, "relu1_2": 1, "pool1": 2, "relu3_1": 4}[name]
+        inside = np.s_[:, :, y0 // scale : y1 // scale, x0 // scale : x1 // scale]
+        inner[name] = rng.standard_normal(features[inside].shape)
+        gradients[name] = np.zeros_like(features)
+        gradients[name][inside] = inner[name]
+        expected[name] = features[inside]
+    whole = backward_pass(layers, gradients)
+    top, left = max(0, y0 - margin), max(0, x0 - margin)
+    area = np.s_[:, :, top : y1 + margin, left : x1 + margin]
+    own = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    for name, features in network.forward(image[area], wanted, part=own).items():
+        np.testing.assert_allclose(features, expected[name], rtol=1e-12, atol=1e-12)
+    found = np.zeros_like(whole)
+    found[area] = network.backward(inner)
+    np.testing.assert_allclose(found, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_the_reach_of_a_part_follows_from_the_layers():
+    network = FusedNetwork(make_layers("max"))
+    assert network.reach(("relu1_1",)) == (1, 1)
+    assert network.reach(("relu1_2",)) == (1, 2)
+    assert network.reach(("pool1",)) == (2, 2)
+    assert network.reach(("relu2_2", "relu1_1")) == (2, 6)  # 1 + 1 + 2 + 2
+    assert network.reach(("relu3_1",)) == (4, 12)  # 1 + 1 + 2 + 2 + 4, rounded up to the grid
+    with pytest.raises(ValueError, match="names of ReLU or pooling layers"):
+        network.reach(("relu9_9",))
+
+
+@pytest.mark.layers
 def test_a_relu_at_exactly_zero_lets_the_gradient_pass():
     layers = make_layers("max", np.float64)
     for name in CHANNELS:
@@ -189,6 +231,10 @@ def test_refuses_images_and_gradients_that_do_not_fit():
     network.forward(image, ("relu1_1",), keep=False)
     with pytest.raises(RuntimeError, match="keep=True"):
         network.backward({"relu1_1": np.zeros((1, 8, 16, 16), np.float32)})
+    network.forward(image, ("relu1_1",))
+    network.backward({"relu1_1": np.zeros((1, 8, 16, 16), np.float32)})
+    with pytest.raises(RuntimeError, match="keep=True"):
+        network.backward({"relu1_1": np.zeros((1, 8, 16, 16), np.float32)})  # a second time
     network.forward(image, ("relu1_1",))
     with pytest.raises(ValueError, match=r"relu1_1 of shape \(1, 8, 16, 16\), got \(1, 8, 1, 16\)"):
         network.backward({"relu1_1": np.zeros((1, 8, 1, 16), np.float32)})
