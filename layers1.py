@@ -7,6 +7,7 @@ its output, and returns `bottom_diff`, the gradient with respect to its input, w
 
 Letters: N samples (rows) in a batch, D features (columns) in a row, L the loss (one number).
 Inputs and gradients are float32 or float64 arrays; a result has the dtype of the input.
+Integers and booleans count as float32.
 
 Every method checks its arguments: TypeError for a wrong type or dtype, ValueError for a wrong shape
 or value, RuntimeError when it is called too early. No method changes an array it was given.
@@ -14,7 +15,17 @@ or value, RuntimeError when it is called too early. No method changes an array i
 
 import numpy as np
 
-from support.checks import check_floating, check_positive, check_rows, check_shape
+from support.checks import check_array, check_positive, check_rows, check_shape
+
+
+def random_generator(rng=None):
+    """Return a numpy.random.Generator for `rng`: a Generator, a seed, or None.
+
+    None uses NumPy's global state, which the book's programs set by np.random.seed.
+    """
+    if rng is None:
+        return np.random.Generator(np.random.get_bit_generator())
+    return np.random.default_rng(rng)
 
 
 def draw_weights(shape, std, fan_in, rng=None):
@@ -22,8 +33,8 @@ def draw_weights(shape, std, fan_in, rng=None):
 
     `std` is the standard deviation, or "he" for sqrt(2 / fan_in), where each output sums fan_in
     inputs. This keeps the size of the activations about the same from one ReLU layer to the next
-    (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10). `rng` is a
-    numpy.random.Generator or a seed; the same seed gives the same weights.
+    (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10). `rng` is that
+    of `random_generator`; the same seed gives the same weights.
     """
     if isinstance(std, str):
         if std != "he":
@@ -31,12 +42,23 @@ def draw_weights(shape, std, fan_in, rng=None):
         std = np.sqrt(2.0 / fan_in)
     elif not (np.isfinite(std) and std >= 0):
         raise ValueError(f"std must be finite and not negative, got {std}")
-    return np.random.default_rng(rng).normal(scale=std, size=shape).astype(np.float32)
+    return random_generator(rng).normal(scale=std, size=shape).astype(np.float32)
 
 
 def descend(parameter, gradient, lr):
     """Return the parameter after one step of gradient descent, a new array of the same dtype."""
     return parameter - float(lr) * gradient.astype(parameter.dtype, copy=False)
+
+
+def select(mask, values):
+    """Return `values` where the boolean `mask` is true, and 0 elsewhere.
+
+    By AND with all bits or none: ten times as fast as np.where, and unlike values * mask right for
+    infinite values and NaN.
+    """
+    bits = -mask.astype(f"i{values.itemsize}")  # -1, all bits, or 0
+    bits &= values.view(bits.dtype)
+    return bits.view(values.dtype)
 
 
 def check_has_param(layer):
@@ -87,7 +109,7 @@ class FullyConnectedLayer:
     def forward(self, input):
         """Return the outputs (N, num_output) for a batch of inputs (N, num_input)."""
         check_has_param(self)
-        check_rows("input", input)
+        input = check_rows("input", input)
         if input.shape[1] != self.num_input:
             raise ValueError(f"expected input of shape (N, {self.num_input}), got {input.shape}")
         weight = self.weight.astype(input.dtype, copy=False)
@@ -114,7 +136,7 @@ class FullyConnectedLayer:
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
-        check_shape("top_diff", top_diff, (self.input.shape[0], self.num_output))
+        top_diff = check_shape("top_diff", top_diff, (len(self.input), self.num_output))
         top_diff = top_diff.astype(self.input.dtype, copy=False)
 
         self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
@@ -136,8 +158,8 @@ class FullyConnectedLayer:
 
     def load_param(self, weight, bias):
         """Replace the parameters by copies of `weight` and `bias`, arrays of the shapes above."""
-        check_shape("weight", weight, (self.num_input, self.num_output))
-        check_shape("bias", bias, (1, self.num_output))
+        weight = check_shape("weight", weight, (self.num_input, self.num_output))
+        bias = check_shape("bias", bias, (1, self.num_output))
         self.weight = weight.copy()
         self.bias = bias.copy()
 
@@ -175,7 +197,7 @@ class ReLULayer:
 
     def forward(self, input):
         """Return max(0, input), a new array of the same shape and dtype."""
-        check_floating("input", input)
+        input = check_array("input", input)
         if input.size == 0:
             raise ValueError(f"expected an input with at least one value, got shape {input.shape}")
         self.input = input
@@ -190,10 +212,10 @@ class ReLULayer:
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
-        check_shape("top_diff", top_diff, self.input.shape)
+        top_diff = check_shape("top_diff", top_diff, self.input.shape)
         top_diff = top_diff.astype(self.input.dtype, copy=False)
 
-        return top_diff * (self.input >= 0)  # ten times as fast as np.where
+        return select(self.input >= 0, top_diff)
 
 
 class SoftmaxLossLayer:
@@ -217,7 +239,7 @@ class SoftmaxLossLayer:
     -----
     The loss does not use `prob`, since ln p fails when p has been rounded to 0. It uses the
     logarithm of the formula above, ln p_j = x_j - ln(sum_k exp(x_k)), whose second term is called
-    log-sum-exp. It is finite for all finite scores.
+    log-sum-exp, in float64: float32 scores can differ by more than the largest float32.
 
     Examples
     --------
@@ -239,17 +261,17 @@ class SoftmaxLossLayer:
         The largest score of each row is subtracted first. This divides numerator and denominator
         by the same number, so p does not change, and exp cannot overflow.
         """
-        check_rows("input", input)
+        input = check_rows("input", input)
         self.batch_size = input.shape[0]
         self.label_onehot = None  # the labels of the last batch are not those of this one
+        largest = input.max(axis=1, keepdims=True)  # (N, D) -> (N, 1)
         with np.errstate(over="ignore"):  # the difference of two huge scores can become -inf
-            shifted = input - input.max(axis=1, keepdims=True)  # (N, D) -> (N, 1)
-        shifted = np.maximum(shifted, np.finfo(input.dtype).min / 2)  # -inf -> a finite number
-
-        exp = np.exp(shifted)
+            exp = np.exp(input - largest)
+            shifted = input.astype(np.float64) - largest
         sum_exp = exp.sum(axis=1, keepdims=True)  # (N, D) -> (N, 1); at least 1
         self.prob = exp / sum_exp
-        self.log_prob = shifted - np.log(sum_exp)
+        # The loss is finite for all finite scores: -inf becomes half of the least number.
+        self.log_prob = np.maximum(shifted, np.finfo(np.float64).min / 2) - np.log(sum_exp)
         return self.prob
 
     def get_loss(self, label):

@@ -11,7 +11,8 @@ output pixels, s the stride, p the padding, L the loss.
   (N, C, Ho, Wo), with  Ho = floor((H + 2p - K) / s) + 1,  and Wo likewise.
 - `backward` takes `top_diff` = dL/dy, of the shape of y, and returns `bottom_diff` = dL/dx, of the
   shape of x. Both paths exist as `forward_raw`, `forward_speedup` and so on.
-- Results are new arrays of the dtype of x, float32 or float64.
+- Results are new arrays of the dtype of x, float32 or float64; integers and booleans count as
+  float32.
 - Every method checks its arguments: TypeError for a wrong type or dtype, ValueError for a wrong
   shape or value, RuntimeError if it is called too early.
 """
@@ -23,7 +24,7 @@ import numpy as np
 from fast import convolution
 from fast.padded import dilated, pad
 from fast.strips import run_strips, strips_of_bytes, strips_of_rows
-from layers1 import check_has_param, descend, draw_weights
+from layers1 import check_has_param, descend, draw_weights, select
 from support.checks import check_not_negative, check_pictures, check_positive, check_shape
 
 
@@ -50,8 +51,8 @@ class _WindowLayer:
         return self.backward_speedup(top_diff) if self.type else self.backward_raw(top_diff)
 
     def _start_forward(self, input, channels=None):
-        """Check and keep the input; return (N, C, Ho, Wo)."""
-        check_pictures("input", input, channels)
+        """Check and keep the input; return it and (N, C, Ho, Wo)."""
+        input = check_pictures("input", input, channels)
         N, C, H, W = input.shape
         K, s, p = self.kernel_size, self.stride, self.padding
         if K > min(H, W) + 2 * p:
@@ -60,7 +61,7 @@ class _WindowLayer:
                 f"with padding {p} {H + 2 * p}x{W + 2 * p}"
             )
         self.input = input
-        return N, C, (H + 2 * p - K) // s + 1, (W + 2 * p - K) // s + 1
+        return input, (N, C, (H + 2 * p - K) // s + 1, (W + 2 * p - K) // s + 1)
 
     def _window(self, h, w):
         """Return the rows and columns of the padded input that output pixel (h, w) reads."""
@@ -71,7 +72,7 @@ class _WindowLayer:
         """Check everything `backward` needs; return top_diff in the dtype of the input."""
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
-        check_shape("top_diff", top_diff, self.output.shape)
+        top_diff = check_shape("top_diff", top_diff, self.output.shape)
         return top_diff.astype(self.input.dtype, copy=False)
 
 
@@ -142,8 +143,8 @@ class ConvolutionalLayer(_WindowLayer):
     def load_param(self, weight, bias):
         """Replace the parameters by copies of `weight` (C, K, K, Co) and `bias` (Co,)."""
         K = self.kernel_size
-        check_shape("weight", weight, (self.channel_in, K, K, self.channel_out))
-        check_shape("bias", bias, (self.channel_out,))
+        weight = check_shape("weight", weight, (self.channel_in, K, K, self.channel_out))
+        bias = check_shape("bias", bias, (self.channel_out,))
         self.weight, self.bias = weight.copy(), bias.copy()
         self.frozen = False
         self._prepared = {}
@@ -164,6 +165,14 @@ class ConvolutionalLayer(_WindowLayer):
         self.weight.flags.writeable = False
         self.bias.flags.writeable = False
         self.frozen = True
+        self.d_weight = self.d_bias = None
+
+    def __setstate__(self, state):
+        """Restore a copied or unpickled layer: NumPy makes the arrays of copies writeable."""
+        self.__dict__.update(state)
+        self._prepared = {}
+        if self.frozen:
+            self.freeze()
 
     def update_param(self, lr):
         """Take one step of gradient descent: W <- W - lr dL/dW, b <- b - lr dL/db."""
@@ -197,7 +206,7 @@ class ConvolutionalLayer(_WindowLayer):
         """Convolve one window at a time, with one filter after the other."""
         start = time.perf_counter()
         check_has_param(self)
-        N, C, Ho, Wo = self._start_forward(input, self.channel_in)
+        input, (N, C, Ho, Wo) = self._start_forward(input, self.channel_in)
         _, _, H, W = input.shape
         p = self.padding
         self._padded = None
@@ -236,6 +245,8 @@ class ConvolutionalLayer(_WindowLayer):
             self.d_weight[:, :, :, k] += g * self.input_pad[n, :, rows, columns]
             self.d_bias[k] += g
             pad_diff[n, :, rows, columns] += g * self.weight[:, :, :, k]
+        if self.frozen:
+            self.d_weight = self.d_bias = None
         self.backward_time = time.perf_counter() - start
         return pad_diff[:, :, p : p + H, p : p + W]  # nothing uses the gradient of the padding
 
@@ -245,7 +256,7 @@ class ConvolutionalLayer(_WindowLayer):
         """Convolve by the algorithm that suits the shapes."""
         start = time.perf_counter()
         check_has_param(self)
-        self._start_forward(input, self.channel_in)
+        input, _ = self._start_forward(input, self.channel_in)
         padded = self._padded = pad(input, self.padding)
         # (N, H + 2p, W + 2p, C) -> (N, C, H + 2p, W + 2p)
         self.input_pad = padded.without_overhang.transpose(0, 3, 1, 2)
@@ -383,8 +394,8 @@ class MaxPoolingLayer(_PoolingLayer):
 
     @property
     def max_index(self):
-        if self.argmax is None:
-            raise RuntimeError("max_index needs a forward pass first")
+        if self.argmax is None:  # an AttributeError, so that hasattr is False
+            raise AttributeError("max_index needs a forward pass first")
         mask = np.zeros(self.input.shape, self.input.dtype)
         K, s = self.kernel_size, self.stride
         n, c, h, w = np.indices(self.argmax.shape)
@@ -393,7 +404,7 @@ class MaxPoolingLayer(_PoolingLayer):
 
     def forward_raw(self, input):
         """Take the maximum of each window, one window at a time."""
-        shape = self._start_forward(input)
+        input, shape = self._start_forward(input)
         self.output = np.zeros(shape, input.dtype)
         self.argmax = np.zeros(shape, np.intp)
         for n, c, h, w in np.ndindex(shape):
@@ -418,7 +429,7 @@ class MaxPoolingLayer(_PoolingLayer):
 
     def forward_speedup(self, input):
         """Take the maximum over the K K shifted views."""
-        N, C, Ho, Wo = self._start_forward(input)
+        input, (N, C, Ho, Wo) = self._start_forward(input)
         positions = self.kernel_size**2
         x = input.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
         output = np.empty((N, Ho, Wo, C), input.dtype)
@@ -433,6 +444,9 @@ class MaxPoolingLayer(_PoolingLayer):
                 # the maximum so far is the argmax.
                 np.maximum(where, (candidate > best) * where.dtype.type(position), out=where)
                 np.maximum(best, candidate, out=best)
+            if np.isnan(best.min()):  # no comparison finds a NaN; the argmax is the first one
+                for position in reversed(range(positions)):
+                    where[np.isnan(self._shifted(x[n], position, y0, y1, Wo))] = position
 
         run_strips(strip, self._strips(Ho))
         self.argmax = argmax.transpose(0, 3, 1, 2)  # (N, Ho, Wo, C) -> (N, C, Ho, Wo)
@@ -444,7 +458,7 @@ class MaxPoolingLayer(_PoolingLayer):
         top_diff = self._checked(top_diff)
         argmax = self.argmax.transpose(0, 2, 3, 1)  # (N, C, Ho, Wo) -> (N, Ho, Wo, C)
         return self._add_up(
-            top_diff, lambda dy, n, y0, y1, position: dy * (argmax[n, y0:y1] == position)
+            top_diff, lambda dy, n, y0, y1, position: select(argmax[n, y0:y1] == position, dy)
         )
 
 
@@ -467,7 +481,8 @@ class AveragePoolingLayer(_PoolingLayer):
 
     def forward_raw(self, input):
         """Take the mean of each window, one window at a time."""
-        self.output = np.zeros(self._start_forward(input), input.dtype)
+        input, shape = self._start_forward(input)
+        self.output = np.zeros(shape, input.dtype)
         for n, c, h, w in np.ndindex(self.output.shape):
             self.output[n, c, h, w] = np.mean(input[n, c][self._window(h, w)])
         return self.output
@@ -482,7 +497,7 @@ class AveragePoolingLayer(_PoolingLayer):
 
     def forward_speedup(self, input):
         """Add up the K K shifted views."""
-        N, C, Ho, Wo = self._start_forward(input)
+        input, (N, C, Ho, Wo) = self._start_forward(input)
         positions = self.kernel_size**2
         x = input.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C), a view
         output = np.empty((N, Ho, Wo, C), input.dtype)
@@ -536,7 +551,7 @@ class FlattenLayer:
 
     def forward(self, input):
         """Return the features (N, *output_shape) of pictures (N, C, H, W)."""
-        check_pictures("input", input, self.input_shape[0])
+        input = check_pictures("input", input, self.input_shape[0])
         check_shape("input", input, (len(input), *self.input_shape))
         self.batch_size = len(input)
         # (N, C, H, W) -> (N, H, W, C) -> (N, H W C)
@@ -547,7 +562,7 @@ class FlattenLayer:
         """Put every value back where it came from, the exact inverse of `forward`."""
         if self.batch_size is None:
             raise RuntimeError("backward needs a forward pass first")
-        check_shape("top_diff", top_diff, (self.batch_size, *self.output_shape))
+        top_diff = check_shape("top_diff", top_diff, (self.batch_size, *self.output_shape))
         C, H, W = self.input_shape
         # (N, H W C) -> (N, H, W, C) -> (N, C, H, W)
         return top_diff.reshape(self.batch_size, H, W, C).transpose(0, 3, 1, 2).copy()

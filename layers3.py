@@ -7,9 +7,9 @@ Each loss below compares one of the two. Adam then changes the pixels to make th
 The losses here are their formulas. `fast/losses.py` has the same sums for large pictures.
 
 Letters: N pictures, C channels, H x W positions; X the features of the generated picture, Y those
-of the content picture. Features are float32 or float64 arrays of shape (N, C, H, W). Every method
-checks its arguments: TypeError for values that are not floating point, ValueError for shapes that
-do not match.
+of the content picture. Features are float32 or float64 arrays of shape (N, C, H, W); integers and
+booleans count as float32. Every method checks its arguments: TypeError for other values, ValueError
+for shapes that do not match.
 
 References
 ----------
@@ -44,7 +44,7 @@ class ContentLossLayer:
 
     def forward(self, input_layer, content_layer):
         """Return the loss, a float, for X = `input_layer` and Y = `content_layer`."""
-        self._check(input_layer, content_layer)
+        input_layer, content_layer = self._checked(input_layer, content_layer)
         return float(np.sum(np.square(input_layer - content_layer))) / (2 * input_layer.size)
 
     def backward(self, input_layer, content_layer):
@@ -52,13 +52,13 @@ class ContentLossLayer:
 
         Each X occurs in one term of the sum, and d/dX (X - Y)^2 / 2 = X - Y.
         """
-        self._check(input_layer, content_layer)
+        input_layer, content_layer = self._checked(input_layer, content_layer)
         return ((input_layer - content_layer) / input_layer.size).astype(input_layer.dtype)
 
     @staticmethod
-    def _check(input_layer, content_layer):
-        check_pictures("input_layer", input_layer)
-        check_shape("content_layer", content_layer, input_layer.shape)
+    def _checked(input_layer, content_layer):
+        input_layer = check_pictures("input_layer", input_layer)
+        return input_layer, check_shape("content_layer", content_layer, input_layer.shape)
 
 
 def gram(features):
@@ -115,7 +115,7 @@ class StyleLossLayer:
 
         `style_layer` is of shape (N, C, H', W'), or (1, C, H', W') for one style of all pictures.
         """
-        N, C, H, W = self._compare(input_layer, style_layer)
+        N, C, H, W = self._compare(input_layer, style_layer).shape
         # Divided by H W before squaring: the squares of large features would overflow float32.
         difference = (self.gram_input - self.gram_style) / (H * W)
         return float(np.sum(np.square(difference))) / (4 * N * C**2)
@@ -129,16 +129,17 @@ class StyleLossLayer:
 
             dL/dX[i, p] = 2 * sum over j of  (G - A)[i, j] X[j, p] / (2 N C^2 H^2 W^2)
         """
-        N, C, H, W = self._compare(input_layer, style_layer)
+        input_layer = self._compare(input_layer, style_layer)
+        N, C, H, W = input_layer.shape
         X = input_layer.reshape(N, C, H * W)  # (N, C, H, W) -> (N, C, H W)
         scaled = (self.gram_input - self.gram_style) / (H * W) / (N * C**2 * H * W)
         dX = scaled.astype(X.dtype) @ X  # (N, C, C) @ (N, C, H W) -> (N, C, H W)
         return dX.reshape(N, C, H, W)
 
     def _compare(self, input_layer, style_layer):
-        """Set G, A and div; return the shape of `input_layer`."""
-        check_pictures("input_layer", input_layer)
-        check_pictures("style_layer", style_layer, input_layer.shape[1])
+        """Set G, A and div; return `input_layer`, checked."""
+        input_layer = check_pictures("input_layer", input_layer)
+        style_layer = check_pictures("style_layer", style_layer, input_layer.shape[1])
         N, C, H, W = input_layer.shape
         if len(style_layer) not in (1, N):
             raise ValueError(
@@ -149,7 +150,7 @@ class StyleLossLayer:
         self.gram_input = gram(input_layer)
         self.gram_style = gram(style_layer) * ratio
         self.div = C**2 * (H * W) ** 2
-        return N, C, H, W
+        return input_layer
 
 
 class AdamOptimizer:
@@ -200,8 +201,8 @@ class AdamOptimizer:
 
         The result is a new array of the dtype of `input`.
         """
-        check_shape("input", input, self.mt.shape)
-        check_shape("grad", grad, self.mt.shape)
+        input = check_shape("input", input, self.mt.shape)
+        grad = check_shape("grad", grad, self.mt.shape)
         self.step += 1
         m = self.beta1 * self.mt + (1 - self.beta1) * grad
         v = self.beta2 * self.vt + (1 - self.beta2) * grad**2

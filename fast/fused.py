@@ -161,7 +161,7 @@ class FusedNetwork:
             overwrite.
         """
         path = self._path(wanted)
-        check_pictures("image", image, self.stages[0].conv.channel_in)
+        image = check_pictures("image", image, self.stages[0].conv.channel_in)
         self._image_shape, self._kept = image.shape, False
         self._features, self._used = {}, [stage for stage, _ in path]
         padded = pad(image, 1)

@@ -624,10 +624,10 @@ def test_load_param_refuses_shapes(weight_shape, bias_shape, expected, got):
 
 def test_load_param_refuses_other_types():
     layer = ConvolutionalLayer(3, 2, 4, 1, 1)
-    with pytest.raises(TypeError, match="int64"):
-        layer.load_param(np.zeros((2, 3, 3, 4), np.int64), np.zeros(4))
-    with pytest.raises(TypeError, match="int64"):
-        layer.load_param(np.zeros((2, 3, 3, 4)), np.zeros(4, np.int64))
+    with pytest.raises(TypeError, match="float16"):
+        layer.load_param(np.zeros((2, 3, 3, 4), np.float16), np.zeros(4))
+    with pytest.raises(TypeError, match="float16"):
+        layer.load_param(np.zeros((2, 3, 3, 4)), np.zeros(4, np.float16))
 
 
 @pytest.mark.parametrize(
@@ -698,11 +698,11 @@ def test_convolution_refuses_kernels_larger_than_the_padded_input(route, shape):
 
 
 @ROUTES
-@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float16, complex])
+@pytest.mark.parametrize("dtype", [object, np.float16, complex, np.longdouble])
 def test_convolution_refuses_dtypes(route, dtype):
     layer = conv_layer(np.random.default_rng(0), 3, 2, 4, 1, 1)
     with pytest.raises(TypeError, match=np.dtype(dtype).name):
-        getattr(layer, f"forward_{route}")(np.ones((1, 2, 5, 6), dtype))
+        getattr(layer, f"forward_{route}")(np.ones((1, 2, 5, 6)).astype(dtype))
 
 
 @ROUTES
@@ -729,8 +729,8 @@ def test_convolution_refuses_top_diffs_of_a_different_type(route):
     layer = conv_layer(np.random.default_rng(0), 3, 2, 4, 1, 1)
     output = layer.forward(np.ones((3, 2, 5, 6)))
     backward = getattr(layer, f"backward_{route}")
-    with pytest.raises(TypeError, match="int64"):
-        backward(np.ones(output.shape, np.int64))
+    with pytest.raises(TypeError, match="float16"):
+        backward(np.ones(output.shape, np.float16))
     with pytest.raises(TypeError, match="list"):
         backward(output.tolist())
 

@@ -313,7 +313,7 @@ def test_losses_refuse_types(loss_class, direction):
     good = np.ones((1, 3, 4, 5))
     layer.forward(good, good)
     method = getattr(layer, direction)
-    for bad, name in ((good.astype(np.int64), "int64"), (good.tolist(), "list")):
+    for bad, name in ((good.astype(np.float16), "float16"), (good.tolist(), "list")):
         with pytest.raises(TypeError, match=name):
             method(bad, good)
         with pytest.raises(TypeError, match=name):
@@ -445,7 +445,7 @@ def test_adam_refuses_shapes(shape):
 def test_adam_refuses_types():
     optimizer = AdamOptimizer(0.1, (2, 3))
     good = np.zeros((2, 3))
-    for bad, name in ((np.zeros((2, 3), np.int64), "int64"), (good.tolist(), "list")):
+    for bad, name in ((np.zeros((2, 3), complex), "complex128"), (good.tolist(), "list")):
         with pytest.raises(TypeError, match=name):
             optimizer.update(bad, good)
         with pytest.raises(TypeError, match=name):
