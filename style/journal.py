@@ -17,7 +17,7 @@ from fast.strips import get_threads
 from style.checkpoint import write_checkpoint
 from style.page import write_html
 from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
-from style.settings import command_line, texts
+from style.settings import command_line
 from support.command import InputError
 from support.files import write_json
 from support.machine import library_versions, peak_memory_bytes
@@ -184,10 +184,9 @@ def write_reports(journal, settings, content, styles, result, seconds):
         What the run took, its resumed parts included.
     """
     files, frames = journal.files, journal.frames
-    options = {**vars(files), **vars(settings)}
     report = {
         "command": command_line(files, settings),
-        "options": {name: _plain(value) for name, value in options.items()},
+        "options": {**vars(files), **vars(settings)},
         "weights": settings.weights,
         "size": list(result.shape[:2]),
         "scales": [scale._asdict() for scale in journal.scales],
@@ -211,10 +210,3 @@ def write_reports(journal, settings, content, styles, result, seconds):
     for path in (files.animation, files.contact_sheet, files.plot, *files.report):
         if path:
             print(path)
-
-
-def _plain(value):
-    """Return an option's value as JSON can hold it, with paths as they were given."""
-    if isinstance(value, list):
-        return texts(value) if value and isinstance(value[0], Path) else value
-    return str(value) if isinstance(value, Path) else value

