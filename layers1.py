@@ -98,6 +98,7 @@ class FullyConnectedLayer:
         self.num_input = num_input
         self.num_output = num_output
         self.weight = self.bias = None  # parameters
+        self.frozen = False
         self.d_weight = self.d_bias = None  # gradients
         self.input = self.output = None  # saved by forward
 
@@ -105,6 +106,16 @@ class FullyConnectedLayer:
         """Draw new float32 weights (see `draw_weights`) and set the bias to 0."""
         self.weight = draw_weights((self.num_input, self.num_output), std, self.num_input, rng)
         self.bias = np.zeros((1, self.num_output), dtype=np.float32)
+        self.frozen = False
+
+    def freeze(self):
+        """Declare the parameters final: `backward` then computes only dL/dx.
+
+        `init_param` and `load_param` unfreeze the layer.
+        """
+        check_has_param(self)
+        self.frozen = True
+        self.d_weight = self.d_bias = None
 
     def forward(self, input):
         """Return the outputs (N, num_output) for a batch of inputs (N, num_input)."""
@@ -131,16 +142,18 @@ class FullyConnectedLayer:
 
         Some printings of the book have W^T on the left, where the shapes do not fit.
 
-        With need_bottom_diff=False the result is None. This is for the first layer of a network:
-        nothing uses that gradient, and leaving it out saves a third of the work.
+        A frozen layer computes only the last of these. With need_bottom_diff=False the result is
+        None. This is for the first layer of a network: nothing uses that gradient, and leaving it
+        out saves a third of the work.
         """
         if self.input is None:
             raise RuntimeError("backward needs a forward pass first")
         top_diff = check_shape("top_diff", top_diff, (len(self.input), self.num_output))
         top_diff = top_diff.astype(self.input.dtype, copy=False)
 
-        self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
-        self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
+        if not self.frozen:
+            self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
+            self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
         if not need_bottom_diff:
             return None
         weight = self.weight.astype(self.input.dtype, copy=False)
@@ -151,6 +164,8 @@ class FullyConnectedLayer:
 
         The parameters become new arrays, so that code holding the old ones does not see a change.
         """
+        if self.frozen:
+            raise RuntimeError("a frozen layer has no weight gradients")
         if self.d_weight is None:
             raise RuntimeError("update_param needs a backward pass first")
         self.weight = descend(self.weight, self.d_weight, lr)
@@ -162,6 +177,7 @@ class FullyConnectedLayer:
         bias = check_shape("bias", bias, (1, self.num_output))
         self.weight = weight.copy()
         self.bias = bias.copy()
+        self.frozen = False
 
     def save_param(self):
         """Return copies of `weight` and `bias`."""

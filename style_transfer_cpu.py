@@ -97,9 +97,7 @@ class VGG19(vgg_cpu.VGG19):
     """
 
     def __init__(self, param_path=FILE_NAME):
-        super().__init__(param_path)
-        names = self.param_layer_name
-        self.param_layer_name = names[: names.index("pool5") + 1]
+        super().__init__(param_path, "pool5")
 
     def use_average_pooling(self):
         """Replace the pooling layers by averages, which the paper prefers (section 2)."""
@@ -151,14 +149,7 @@ class VGG19(vgg_cpu.VGG19):
         layer_list : collection of str
             The forward pass ends at the deepest of them.
         """
-        deepest = max(self.param_layer_name.index(name) for name in layer_list)
-        outputs = {}
-        current = image
-        for name in self.param_layer_name[: deepest + 1]:
-            current = self.layers[name].forward(current)
-            if name in layer_list:
-                outputs[name] = current
-        return outputs
+        return self.features(image, layer_list)
 
     def backward(self, dloss, layer_name):
         """Return the gradient of a loss with respect to the image, of shape (N, 3, H, W).

@@ -15,7 +15,9 @@ A *picture* is a uint8 array (H, W, 3), sRGB. An *image* is what the network tak
 
 import argparse
 import time
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,6 +62,8 @@ class VGG19:
     ----------
     param_path : str or Path, default='imagenet-vgg-verydeep-19.mat'
         The weights file that `load_model` reads.
+    last_layer : str, default='softmax'
+        'pool5' gives the convolutions alone, which take images of any size.
 
     Attributes
     ----------
@@ -89,10 +93,11 @@ class VGG19:
 
     blocks = VGG19_BLOCKS
 
-    def __init__(self, param_path=FILE_NAME):
+    def __init__(self, param_path=FILE_NAME, last_layer="softmax"):
         self.param_path = param_path
         # the network
-        self.param_layer_name = tuple(layer_table(self.blocks))
+        names = tuple(layer_table(self.blocks))
+        self.param_layer_name = names[: names.index(last_layer) + 1]
         self.layers = {}
         self.update_layer_list = []
         # read with the weights
@@ -160,14 +165,13 @@ class VGG19:
         self.class_names = network.class_names
         self.wordnet_ids = network.wordnet_ids
         for name in self.update_layer_list:
-            # The layer makes a copy, so free this one at once: fc6 alone takes 400 MB.
+            layer = self.layers[name]
             weight, bias = network.layers.pop(name)
-            if name.startswith("fc"):
-                bias = bias.reshape(1, -1)  # (num_output,) -> (1, num_output)
-            self.layers[name].load_param(weight, bias)
             if name.startswith("conv"):
-                self.layers[name].freeze()  # the weights are final: transform them once
-            del weight, bias
+                layer.load_param(weight, bias)
+            else:  # `load_param` would make a copy: 400 MB for fc6
+                layer.weight, layer.bias = weight, bias.reshape(1, -1)  # (Co,) -> (1, Co)
+            layer.freeze()  # the weights are final: nothing needs their gradients
 
     def prepare(self, picture):
         """Return `picture`, uint8 (H, W, 3), as an image (1, 3, H, W): float32, minus the mean."""
@@ -198,8 +202,58 @@ class VGG19:
             current = self.layers[name].forward(current)
         return current
 
+    def features(self, image, names):
+        """Return the outputs of the layers `names`, {name: (N, C, h, w)}, of an image (N, 3, H, W).
+
+        The forward pass ends at the deepest of them.
+        """
+        deepest = max(map(self.param_layer_name.index, names))
+        outputs = {}
+        for name in self.param_layer_name[: deepest + 1]:
+            image = self.layers[name].forward(image)
+            if name in names:
+                outputs[name] = image
+        return outputs
+
+    def score_gradients(self, classes):
+        """Return how much each pixel, and each feature, contributes to the scores of `classes`.
+
+        The score of a class is its output of fc8. Its gradient starts as 1 at the class and 0 at
+        the others, and is propagated back through the layers of the last `forward`. (The gradient
+        of the probability would be almost 0 where the network is sure.)
+
+        Parameters
+        ----------
+        classes : sequence of int
+            One class for each of the N images in `input_image`.
+
+        Returns
+        -------
+        pixels : ndarray of shape (N, 3, 224, 224)
+            Gradient with respect to the image.
+        features : ndarray of shape (N, 512, 14, 14)
+            Gradient with respect to the input of pool5, the output of the last ReLU before it.
+        """
+        diff = np.zeros_like(self.layers["softmax"].prob)
+        diff[np.arange(len(diff)), classes] = 1
+        for name in reversed(self.param_layer_name[:-1]):  # without the softmax
+            diff = self.layers[name].backward(diff)
+            if name == "pool5":
+                features = diff
+        return diff, features
+
     def evaluate(self, top=5):
         """Classify `input_image`, print the `top` most probable classes and return them.
+
+        The most probable class is the first; see `best_classes`.
+        """
+        best = self.best_classes(self.forward()[0], top)
+        for one in best:
+            print(class_line(one))
+        return best
+
+    def best_classes(self, prob, top):
+        """Return the `top` most probable classes, given the probabilities of all.
 
         Returns
         -------
@@ -207,15 +261,15 @@ class VGG19:
             The most probable class first. Keys: 'id' (index in the output of fc8), 'probability',
             'name' and 'wordnet' (None if the file has no names).
         """
-        prob = self.forward()[0]
-        results = []
-        for i in np.argsort(-prob, kind="stable")[:top].tolist():
-            name = self.class_names[i] if self.class_names else None
-            wordnet = self.wordnet_ids[i] if self.wordnet_ids else None
-            probability = float(prob[i])
-            results.append({"id": i, "name": name, "wordnet": wordnet, "probability": probability})
-            print(f"{probability:8.4f}  {i:4d}  {name or 'class without a name'}")
-        return results
+        return [
+            {
+                "id": i,
+                "name": self.class_names[i] if self.class_names else None,
+                "wordnet": self.wordnet_ids[i] if self.wordnet_ids else None,
+                "probability": float(prob[i]),
+            }
+            for i in np.argsort(-prob, kind="stable")[:top].tolist()
+        ]
 
 
 class VGG16(VGG19):
@@ -224,18 +278,76 @@ class VGG16(VGG19):
     blocks = VGG16_BLOCKS
 
 
-def load_network(param_path, kinds=(VGG19, VGG16)):
+def class_line(best):
+    """Return one class of `VGG19.best_classes` as a line of text."""
+    name = best["name"] or "class without a name"
+    return f"{best['probability']:8.4f}  {best['id']:4d}  {name}"
+
+
+def load_network(param_path, kinds=(VGG19, VGG16), **options):
     """Return the network that a weights file holds: one of `kinds`, with its parameters.
 
-    Raises `InputError` if the file is missing or holds none of them.
+    `options` are passed to `kinds`. Raises `InputError` if the file is missing or holds none of
+    them.
     """
-    candidates = [kind(param_path) for kind in kinds]
+    candidates = [kind(param_path, **options) for kind in kinds]
     weights = read_weights(param_path, *(vgg.file_layers() for vgg in candidates))
     for vgg in candidates:
         if list(weights.layers) == [n for n in vgg.file_layers() if n.startswith(("conv", "fc"))]:
             vgg.load_weights(weights)
             return vgg
     raise InputError(f"{param_path} has only convolutions, without fully connected layers")
+
+
+# ---- what a network costs, and where it looks ----------------------------------------------------
+
+
+class LayerCost(NamedTuple):
+    """One row of the table of layers."""
+
+    name: str
+    output_shape: tuple  # of one picture: (C, H, W) or (features,)
+    parameters: int
+    multiplications: int  # of the definition, without Winograd's savings
+
+
+def layer_costs(vgg):
+    """Return a `LayerCost` for each layer of a network, from the layers that `build_model` made."""
+    costs, shape = [], (3, IMAGE_SIZE, IMAGE_SIZE)
+    for name in vgg.param_layer_name:
+        layer = vgg.layers[name]
+        weights, outputs = 0, 0
+        if name.startswith("conv"):
+            weights = layer.channel_in * layer.kernel_size**2 * layer.channel_out
+            outputs, shape = layer.channel_out, (layer.channel_out, *shape[1:])
+        elif name.startswith("fc"):
+            weights = layer.num_input * layer.num_output
+            outputs, shape = layer.num_output, (layer.num_output,)
+        elif name.startswith("pool"):
+            shape = shape[0], shape[1] // 2, shape[2] // 2
+        elif name == "flatten":
+            shape = tuple(layer.output_shape)
+        positions = prod(shape[1:])  # each weight is used once at each
+        costs.append(LayerCost(name, shape, weights + outputs, weights * positions))
+    return costs
+
+
+def grad_cam(features, gradients):
+    """Return where the evidence for a class lies: a map (h, w), at least 0.
+
+        a_c = mean over y, x of  dscore / dA_c[y, x]        how much channel c counts
+        map = max(0, sum over c of  a_c A_c)                where the channels that count are active
+
+    R. Selvaraju and others, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", ICCV 2017, equations 1 and 2.
+
+    Parameters
+    ----------
+    features, gradients : ndarray of shape (C, h, w)
+        A, the output of the last ReLU before pool5, and the gradient of a score with respect to it.
+    """
+    weights = gradients.mean(axis=(1, 2))  # (C, h, w) -> (C,)
+    return np.maximum(np.tensordot(weights, features, 1), 0)  # (C) . (C, h, w) -> (h, w)
 
 
 def parse_arguments(argv):

@@ -3,7 +3,7 @@
 ============  =======================================================================
 .mat          MatConvNet's VGG-19 or VGG-16 (`support.matconvnet`)
 .h5           the filters trained on photographs (`support.trained_filters`)
-.npz          arrays conv1_1_weight, conv1_1_bias, ... and image_mean (`write_weights`)
+.npz          plain arrays, written by `write_weights`
 ============  =======================================================================
 
 The first bytes of a file say which kind it is; its name does not matter.
@@ -19,6 +19,8 @@ from support.command import InputError
 from support.files import atomic_path
 from support.matconvnet import Network, read_matconvnet
 from support.trained_filters import read_trained_filters
+
+NAMES = ("class_names", "wordnet_ids")  # fields of `Network`
 
 
 def read_weights(path, *tables):
@@ -55,18 +57,15 @@ def read_weights(path, *tables):
     )
 
 
-def write_weights(path, layers, image_mean):
-    """Write the weights of convolutions to an .npz file, completely or not at all.
+def write_weights(path, network):
+    """Write a `Network` to an .npz file of plain arrays, completely or not at all.
 
-    Parameters
-    ----------
-    path : str or Path
-    layers : dict of str to (weight, bias)
-        Shapes (channel_in, 3, 3, channel_out) and (channel_out,).
-    image_mean : ndarray of shape (3,)
+    The names are conv1_1_weight, conv1_1_bias and so on, image_mean, class_names, wordnet_ids.
     """
-    arrays = {"image_mean": image_mean}
-    for name, (weight, bias) in layers.items():
+    arrays = {"image_mean": network.image_mean}
+    for name in NAMES:
+        arrays[name] = np.array(getattr(network, name), str)
+    for name, (weight, bias) in network.layers.items():
         arrays |= {f"{name}_weight": weight, f"{name}_bias": bias}
     with atomic_path(path, "the weights") as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
@@ -75,32 +74,60 @@ def write_weights(path, layers, image_mean):
 def _read_npz(path, tables):
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            return _network(path, file, tables)
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} is not an .npz file of plain arrays, or is damaged; files of PyTorch and "
             "other pickled files are not read, since opening them can run any program"
         ) from error
-    names = [name.removesuffix("_weight") for name in arrays if name.endswith("_weight")]
+
+
+def _network(path, file, tables):
+    """Return the `Network` of the first table that fits the open .npz `file`."""
+    found = {name.removesuffix("_weight") for name in file.files if name.endswith("_weight")}
     for table in tables:
         wanted = [name for name in table if name.startswith(("conv", "fc"))]
-        if wanted and set(wanted) == set(names) and "image_mean" in arrays:
+        # Fully connected layers may be left out, convolutions not: VGG-16 has a part of VGG-19's.
+        unused = found - set(wanted)
+        if wanted and set(wanted) <= found and not any(name.startswith("conv") for name in unused):
             break
     else:
         raise InputError(f"{path} has no arrays conv1_1_weight, conv1_1_bias, ..., image_mean")
     layers, channels = {}, 3
     for name in wanted:
-        weight, bias = arrays[f"{name}_weight"], arrays.get(f"{name}_bias", np.empty(0))
-        shape = (channels, 3, 3, bias.size)
-        finite = all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (weight, bias))
-        if weight.shape != shape or bias.ndim != 1 or not finite:
+        weight, bias = _array(path, file, f"{name}_weight"), _array(path, file, f"{name}_bias")
+        inputs = 49 * channels if name == "fc6" else channels
+        shape = (channels, 3, 3, bias.size) if name.startswith("conv") else (inputs, bias.size)
+        if weight.shape != shape or bias.ndim != 1 or weight.size == 0:
             raise InputError(
                 f"{path}: {name} has arrays of shapes {weight.shape} and {bias.shape}; expected "
-                f"finite numbers of shapes {shape} and ({bias.size},)"
+                f"{shape} and ({bias.size},)"
             )
-        layers[name] = weight.astype(np.float32), bias.astype(np.float32)
+        layers[name] = weight, bias
         channels = bias.size
-    mean = arrays["image_mean"]
-    if mean.shape != (3,) or mean.dtype.kind != "f" or not np.isfinite(mean).all():
-        raise InputError(f"{path}: image_mean has shape {mean.shape}; expected 3 finite numbers")
-    return Network(layers, mean.astype(np.float32), [], [])
+    mean = _array(path, file, "image_mean")
+    if mean.shape != (3,):
+        raise InputError(f"{path}: image_mean has shape {mean.shape}; expected (3,)")
+    names = [_texts(path, file, name, channels) if "fc8" in layers else [] for name in NAMES]
+    return Network(layers, mean, *names)
+
+
+def _array(path, file, name):
+    """Return an array of finite numbers as float32."""
+    array = file[name] if name in file.files else None
+    if array is None or array.dtype.kind != "f":
+        raise InputError(f"{path} has no array {name} of floating-point numbers")
+    # min and max are NaN or infinite if any value is, and need no further array.
+    if array.size and not np.isfinite([array.min(), array.max()]).all():
+        raise InputError(f"{path}: {name} has values that are not finite numbers")
+    return array.astype(np.float32, copy=False)
+
+
+def _texts(path, file, name, count):
+    """Return an array of `count` strings as a list; [] if it is missing or empty."""
+    texts = file[name].tolist() if name in file.files else []
+    if texts and (len(texts) != count or not all(isinstance(text, str) for text in texts)):
+        raise InputError(f"{path}: {name} are not the {count} names of the classes")
+    return texts

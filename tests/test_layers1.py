@@ -133,6 +133,30 @@ def test_changing_a_loaded_or_saved_array_leaves_the_layer_alone():
     np.testing.assert_array_equal(layer.bias, np.zeros((1, 3)))
 
 
+@pytest.mark.layers
+def test_a_frozen_layer_computes_only_the_gradient_of_its_input():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(4, 2)), rng.normal(size=(1, 2))
+    x, top_diff = rng.normal(size=(3, 4)), rng.normal(size=(3, 2))
+    layer = fully_connected(weight, bias)
+    layer.forward(x)
+    expected = layer.backward(top_diff)
+    layer.freeze()
+    layer.forward(x)
+    np.testing.assert_array_equal(layer.backward(top_diff), expected)
+    assert layer.d_weight is layer.d_bias is None
+    with pytest.raises(RuntimeError, match="a frozen layer has no weight gradients"):
+        layer.update_param(0.1)
+    for unfreeze in (lambda: layer.load_param(weight, bias), layer.init_param):
+        layer.freeze()
+        unfreeze()
+        layer.forward(x)
+        layer.backward(top_diff)
+        layer.update_param(0.1)
+    with pytest.raises(RuntimeError, match="call init_param or load_param first"):
+        FullyConnectedLayer(2, 3).freeze()
+
+
 def test_init_param():
     layer = FullyConnectedLayer(300, 200)
     layer.init_param(rng=1)

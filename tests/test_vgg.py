@@ -134,17 +134,54 @@ def test_the_layers_are_those_of_the_paper():
 
 
 def test_vgg16_is_column_d():
-    """Three convolutions in each of the last three blocks; 138,357,544 parameters in all."""
-    vgg = vgg_cpu.VGG16()
+    """Three convolutions in each of the last three blocks."""
     fourth = [f"{kind}{block}_4" for block in (3, 4, 5) for kind in ("conv", "relu")]
-    assert list(vgg.param_layer_name) == [name for name in LAYER_NAMES if name not in fourth]
-    count, channels = 0, 3
-    for name, outputs in vgg_cpu.layer_table(vgg.blocks).items():
-        if outputs:
-            inputs = 25088 if name == "fc6" else 9 * channels if name[0] == "c" else channels
-            count += inputs * outputs + outputs
-            channels = outputs
-    assert count == 138_357_544
+    expected = [name for name in LAYER_NAMES if name not in fourth]
+    assert list(vgg_cpu.VGG16().param_layer_name) == expected
+
+
+# Parameters of the layers, as published with the networks by Keras and PyTorch.
+PARAMETERS = {
+    "conv1_1": 1_792, "conv1_2": 36_928, "conv2_1": 73_856, "conv2_2": 147_584,
+    "conv3_1": 295_168, "conv3_2": 590_080, "conv3_3": 590_080, "conv3_4": 590_080,
+    "conv4_1": 1_180_160, "conv4_2": 2_359_808, "conv4_3": 2_359_808, "conv4_4": 2_359_808,
+    "conv5_1": 2_359_808, "conv5_2": 2_359_808, "conv5_3": 2_359_808, "conv5_4": 2_359_808,
+    "fc6": 102_764_544, "fc7": 16_781_312, "fc8": 4_097_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    # total parameters and billions of multiplications, as published with PyTorch's models
+    ("kind", "parameters", "billions"),
+    [(vgg_cpu.VGG16, 138_357_544, 15.47), (VGG19, 143_667_240, 19.63)],
+)
+def test_the_costs_of_the_layers_are_the_published_ones(kind, parameters, billions):
+    vgg = kind()
+    vgg.build_model()
+    costs = {cost.name: cost for cost in vgg_cpu.layer_costs(vgg)}
+    assert tuple(costs) == vgg.param_layer_name
+    for name, cost in costs.items():
+        assert cost.parameters == PARAMETERS.get(name, 0)
+    assert sum(cost.parameters for cost in costs.values()) == parameters
+    multiplications = sum(cost.multiplications for cost in costs.values())
+    assert abs(multiplications / 1e9 - billions) < 0.01
+    assert costs["conv1_1"].multiplications == 27 * 64 * 224 * 224
+    assert costs["fc7"].multiplications == 4096 * 4096
+    shapes = {"relu1_2": (64, 224, 224), "pool1": (64, 112, 112), "pool3": (256, 28, 28),
+              "conv5_1": (512, 14, 14), "pool5": (512, 7, 7), "flatten": (25088,),
+              "relu6": (4096,), "softmax": (1000,)}  # fmt: skip
+    assert {name: costs[name].output_shape for name in shapes} == shapes
+
+
+def test_the_costs_are_those_of_the_layers_outputs(folder):
+    vgg = vgg_cpu.load_network(folder / "beta16.mat")
+    vgg.load_image(folder / "waves.png")
+    current = vgg.input_image
+    for name, cost in zip(vgg.param_layer_name, vgg_cpu.layer_costs(vgg), strict=True):
+        current = vgg.layers[name].forward(current)
+        assert current.shape[1:] == cost.output_shape
+        if name in NARROW:
+            assert cost.parameters == sum(array.size for array in NARROW[name])
 
 
 NARROW_16 = make_weights(divisor=16, classes=12, blocks=BLOCKS_16)
@@ -292,6 +329,78 @@ def test_forward_too_early(folder):
     vgg.load_image(folder / "waves.png")
     with pytest.raises(RuntimeError, match="call build_model and load_model first"):
         vgg.forward()
+
+
+# --- where a network looks ---
+
+
+def torch_gradients(torch, vgg, classes):
+    """Return what `VGG19.score_gradients` should, and relu5_4's output, by PyTorch's autograd."""
+    F = torch.nn.functional
+    image = torch.tensor(vgg.input_image.astype(np.float64), requires_grad=True)
+    x, seen = image, None
+    for name, layer in vgg.layers.items():
+        if name.startswith("conv"):
+            weight = torch.tensor(layer.weight.astype(np.float64))
+            weight = weight.permute(3, 0, 1, 2)  # (C, K, K, Co) -> (Co, C, K, K)
+            x = F.conv2d(x, weight, torch.tensor(layer.bias.astype(np.float64)), padding=1)
+        elif name.startswith("relu"):
+            x = F.relu(x)
+        elif name.startswith("pool"):
+            seen = x
+            x = F.max_pool2d(x, 2)
+        elif name == "flatten":
+            x = x.permute(0, 2, 3, 1).flatten(1)  # (N, C, H, W) -> (N, H W C)
+        elif name.startswith("fc"):
+            weight, bias = (torch.tensor(a.astype(np.float64)) for a in (layer.weight, layer.bias))
+            x = x @ weight + bias
+    scores = x[torch.arange(len(x)), torch.tensor(classes)].sum()
+    return *(g.numpy() for g in torch.autograd.grad(scores, [image, seen])), seen.detach().numpy()
+
+
+@pytest.mark.parametrize("kind", [VGG19, vgg_cpu.VGG16])
+def test_gradients_of_the_scores_and_grad_cam_are_those_of_pytorch(folder, kind):
+    torch = pytest.importorskip("torch")
+    vgg = kind()
+    vgg.build_model({name: max(1, (n or 0) // 8) for name, n in
+                     vgg_cpu.layer_table(vgg.blocks).items()})  # fmt: skip
+    vgg.init_model("he", rng=5)
+    for name in vgg.update_layer_list:
+        vgg.layers[name].freeze()
+    images = []
+    for picture in ("waves.png", "flipped.png"):
+        vgg.load_image(folder / picture)
+        images.append(vgg.input_image)
+    vgg.input_image = np.concatenate(images)
+    vgg.forward()
+    pixels, features = vgg.score_gradients([3, 100])
+    expected_pixels, expected_features, activations = torch_gradients(torch, vgg, [3, 100])
+    assert activations.shape == (2, 64, 14, 14)
+    for actual, expected in ((pixels, expected_pixels), (features, expected_features)):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+    for n in range(2):
+        gradients = expected_features[n]
+        weights = [gradients[c].sum() / 14 / 14 for c in range(64)]
+        expected = sum(w * a for w, a in zip(weights, activations[n], strict=True)).clip(0)
+        assert expected.max() > 0
+        cam = vgg_cpu.grad_cam(vgg.layers["pool5"].input[n], features[n])
+        np.testing.assert_allclose(cam, expected, rtol=0, atol=1e-3 * expected.max())
+
+
+def test_features_end_at_the_deepest_layer(folder):
+    vgg = vgg_cpu.load_network(folder / "beta16.mat", last_layer="pool5")
+    assert vgg.param_layer_name == LAYER_NAMES[:37]
+    assert list(vgg.layers) == list(LAYER_NAMES[:37])
+    image = np.random.default_rng(0).uniform(-100, 100, (1, 3, 32, 64)).astype(np.float32)
+    outputs = vgg.features(image, ["conv2_1", "relu1_1"])
+    assert {name: x.shape for name, x in outputs.items()} == {
+        "relu1_1": (1, 4, 32, 64), "conv2_1": (1, 8, 16, 32)
+    }  # fmt: skip
+    expected = features(image[0].transpose(1, 2, 0).astype(np.float64), NARROW)
+    for name, output in outputs.items():
+        assert_close(output, expected[name], name)
+    assert vgg.layers["relu2_1"].input is None  # not reached
 
 
 # --- the command ---

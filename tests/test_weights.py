@@ -6,8 +6,9 @@ from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_
 
 import style_transfer_cpu as demo
 from support.command import InputError
+from support.matconvnet import Network
 from support.weights import read_weights, write_weights
-from vgg_cpu import load_network
+from vgg_cpu import VGG16, VGG19, load_network
 
 NARROW_16 = make_weights(divisor=16, last_layer="pool5", blocks=BLOCKS_16)
 TABLES = [kind().file_layers() for kind in (demo.VGG19, demo.VGG16)]
@@ -25,7 +26,7 @@ def test_npz_holds_what_the_mat_file_holds(tmp_path, kind, divisor):
     weights = make_weights(divisor, last_layer="pool5", **blocks)
     write_matconvnet(tmp_path / "a.mat", weights, last_layer="pool5")
     first = read_weights(tmp_path / "a.mat", *TABLES)
-    write_weights(tmp_path / "a.npz", first.layers, first.image_mean)
+    write_weights(tmp_path / "a.npz", first)
     second = read_weights(tmp_path / "a.npz", *TABLES)
     np.testing.assert_array_equal(second.image_mean, IMAGE_MEAN)
     assert list(second.layers) == list(first.layers) == list(weights)
@@ -41,21 +42,63 @@ def test_npz_holds_what_the_mat_file_holds(tmp_path, kind, divisor):
     np.testing.assert_array_equal(*outputs)
 
 
-def change(arrays, **changed):
-    return {**arrays, **changed}
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """The .mat of a narrow VGG-16 with its fully connected layers, and what it holds."""
+    path = tmp_path_factory.mktemp("classifier") / "a.mat"
+    write_matconvnet(path, make_weights(divisor=16, classes=12, blocks=BLOCKS_16))
+    return path, read_weights(path, VGG16().file_layers())
+
+
+def test_npz_holds_the_classifier_and_the_names_of_its_classes(tmp_path, classifier):
+    path, network = classifier
+    write_weights(tmp_path / "a.npz", network)
+    again = read_weights(tmp_path / "a.npz", VGG19().file_layers(), VGG16().file_layers())
+    assert list(again.layers) == list(network.layers)
+    for name, arrays in network.layers.items():
+        for first, second in zip(arrays, again.layers[name], strict=True):
+            np.testing.assert_array_equal(first, second)
+            assert second.dtype == np.float32
+    assert again.class_names == network.class_names
+    assert again.wordnet_ids == network.wordnet_ids
+    assert len(again.class_names) == 12
+    # without the fully connected layers, for style transfer
+    again = read_weights(tmp_path / "a.npz", *TABLES)
+    assert list(again.layers) == [name for name in network.layers if name.startswith("conv")]
+    assert again.class_names == []
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"fc6_weight": np.zeros((48 * 32, 256), np.float32)}, r"fc6 has arrays of shapes \(1536, 256"),
+    ({"fc8_bias": np.full(12, np.inf, np.float32)}, "fc8_bias has values that are not finite"),
+    ({"fc7_weight": np.zeros((256, 1), np.float32)}, "fc7 has arrays of shapes"),
+    ({"class_names": np.array(["one", "two"])}, "class_names are not the 12 names"),
+    ({"wordnet_ids": np.arange(12)}, "wordnet_ids are not the 12 names"),
+    ({"fc8_weight": None}, "no arrays conv1_1_weight"),
+])  # fmt: skip
+def test_a_classifier_that_does_not_fit_is_refused(tmp_path, classifier, changed, said):
+    write_weights(tmp_path / "a.npz", classifier[1])
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = {**dict(file), **changed}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=f"a.npz.*{said}"):
+        read_weights(tmp_path / "a.npz", VGG16().file_layers())
 
 
 @pytest.mark.parametrize(("changed", "said"), [
     ({"conv1_1_weight": np.zeros((3, 3, 3, 5), np.float32)}, "conv1_1 has arrays of shapes"),
-    ({"conv2_1_bias": np.full(8, np.nan, np.float32)}, "conv2_1 .* finite"),
-    ({"conv2_1_bias": np.zeros(8, int)}, "conv2_1 .* finite"),
+    ({"conv2_1_bias": np.full(8, np.nan, np.float32)}, "conv2_1_bias .* not finite"),
+    ({"conv2_1_bias": np.zeros(8, int)}, "no array conv2_1_bias of floating-point"),
     ({"image_mean": np.zeros(4)}, r"image_mean has shape \(4,\)"),
     ({"conv1_9_weight": np.zeros(3)}, "no arrays conv1_1_weight"),
-    ({"conv1_1_bias": None}, "conv1_1 has arrays"),
-    ({"image_mean": None}, "no arrays conv1_1_weight"),
+    ({"conv1_1_bias": None}, "no array conv1_1_bias"),
+    ({"conv3_2_weight": None}, "no arrays conv1_1_weight"),
+    ({"conv3_4_weight": np.zeros(3)}, "no arrays conv1_1_weight"),  # neither VGG-16 nor VGG-19
+    ({"image_mean": None}, "no array image_mean"),
 ])  # fmt: skip
 def test_an_npz_that_does_not_fit_is_refused(tmp_path, changed, said):
-    write_weights(tmp_path / "a.npz", in_our_order(NARROW_16), IMAGE_MEAN)
+    write_weights(tmp_path / "a.npz", Network(in_our_order(NARROW_16), IMAGE_MEAN, [], []))
     with np.load(tmp_path / "a.npz") as file:
         arrays = {**dict(file), **changed}
     arrays = {name: array for name, array in arrays.items() if array is not None}
