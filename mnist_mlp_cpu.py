@@ -28,7 +28,7 @@ from tqdm import tqdm
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from support.command import InputError, bounded, exit_status
 from support.digits import make_synthetic_mnist
-from support.files import atomic_path, check_output, write_json
+from support.files import check_outputs, output_file, write_json
 from support.machine import library_versions
 from support.mnist import (
     SIDE,
@@ -271,7 +271,7 @@ class MNIST_MLP:
             w1 = parameters["w1"].astype(np.float64) / PIXEL_STD
             b1 = parameters["b1"] - PIXEL_MEAN * w1.sum(axis=0, keepdims=True)
             parameters["w1"], parameters["b1"] = w1.astype(np.float32), b1.astype(np.float32)
-        with atomic_path(param_dir) as temporary, open(temporary, "wb") as file:
+        with output_file(param_dir, "the parameters") as file:
             np.savez(file, **parameters)
 
 
@@ -406,8 +406,6 @@ def parse_arguments(argv):
     add("--report", metavar="FILE.json", type=Path, help="write settings, losses and accuracies")
     # fmt: on
     arguments = parser.parse_args(argv)
-    if arguments.save and arguments.report and arguments.save == arguments.report:
-        parser.error("--save and --report name the same file")
     if arguments.epochs is None:
         arguments.epochs = EPOCHS if arguments.load is None else 0
     return arguments
@@ -415,9 +413,11 @@ def parse_arguments(argv):
 
 def run(arguments):
     """Load the data, train, evaluate, and write the files that were asked for."""
-    for path in (arguments.save, arguments.report):
-        if path:
-            check_output(path)  # now, so that a wrong path fails before the training
+    # now, so that a wrong path fails before the training
+    outputs = [path for path in (arguments.save, arguments.report) if path]
+    check_outputs(outputs)
+    if arguments.report and arguments.load:  # --save may replace the file that was loaded
+        check_outputs([arguments.report], [arguments.load])
     mlp = make_network(
         arguments.hidden, arguments.load, batch_size=arguments.batch_size, lr=arguments.lr,
         max_epoch=arguments.epochs, seed=arguments.seed,
@@ -425,6 +425,7 @@ def run(arguments):
     if arguments.download:
         download_mnist(arguments.data_dir)
     mlp.load_data(arguments.data_dir)
+    check_outputs(outputs, (find_mnist(arguments.data_dir) or {}).values())
     sizes = f"{len(mlp.train_data):,} training and {len(mlp.test_data):,} test digits"
     if mlp.data_source == "mnist":
         print(f"MNIST from {arguments.data_dir}: {sizes}")

@@ -25,7 +25,7 @@ from fast.strips import set_threads
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 from support.command import InputError, bounded, exit_status
-from support.files import check_output, write_json
+from support.files import check_outputs, write_json
 from support.machine import library_versions, peak_memory_bytes
 from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19
 from support.pictures import read_picture, resize_picture
@@ -383,7 +383,8 @@ def parse_arguments(argv):
 def run(arguments):
     """Download the weights, classify the pictures and write the report, as the options say."""
     if arguments.report:
-        check_output(arguments.report)  # before the work
+        # before the work
+        check_outputs([arguments.report], [*arguments.images, arguments.weights])
     set_threads(arguments.threads)
     if arguments.download:
         download_vgg19(arguments.weights)

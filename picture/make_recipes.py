@@ -9,9 +9,9 @@ picture/look_<name>.jpg.
 """
 
 import argparse
+import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, only picture/ would be on the path
 
 from support.command import InputError, exit_status  # noqa: E402
-from support.files import atomic_path  # noqa: E402
+from support.files import write_bytes  # noqa: E402
 from support.pictures import read_picture, resize_picture  # noqa: E402
 
 HEADING = "### Recipe book"
@@ -62,13 +62,14 @@ def keep(made, kept):
     """Copy the picture `made` to the path `kept`; shrink it if it is wider than the README."""
     picture = read_picture(made)
     height, width = picture.shape[:2]
-    with atomic_path(kept, "the picture") as temporary:
-        if width <= README_WIDTH:
-            shutil.copyfile(made, temporary)
-        else:
-            height = round(height * README_WIDTH / width)
-            image = Image.fromarray(resize_picture(picture, height, README_WIDTH, "lanczos"))
-            image.save(temporary, quality=86, subsampling=0, optimize=True)
+    content = made.read_bytes()
+    if width > README_WIDTH:
+        height = round(height * README_WIDTH / width)
+        image = Image.fromarray(resize_picture(picture, height, README_WIDTH, "lanczos"))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=86, subsampling=0, optimize=True)
+        content = buffer.getvalue()
+    write_bytes(kept, content, "the picture")
 
 
 def run(options):

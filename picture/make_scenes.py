@@ -11,6 +11,7 @@ style_mosaic.jpg  a mosaic of stone and gold, scenes/mosaic.py
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ sys.path.insert(0, str(HERE.parent))  # run as a script, only picture/ would be 
 from picture.scenes import lake_town, mosaic, oil_painting  # noqa: E402
 from picture.scenes.tools import to_uint8  # noqa: E402
 from support.command import bounded, exit_status  # noqa: E402
-from support.files import atomic_path  # noqa: E402
+from support.files import write_bytes  # noqa: E402
 
 
 class Scene(NamedTuple):
@@ -71,10 +72,11 @@ def run(options):
     for name in options.only:
         path = options.output_dir / name
         picture = make_scene(name, options.seed, options.scale)
-        with atomic_path(path, "the picture") as temporary:
-            # subsampling=0 keeps the full colour resolution, which thin strokes need.
-            image = Image.fromarray(picture)
-            image.save(temporary, quality=SCENES[name].quality, subsampling=0)
+        buffer = io.BytesIO()
+        # subsampling=0 keeps the full colour resolution, which thin strokes need.
+        image = Image.fromarray(picture)
+        image.save(buffer, "JPEG", quality=SCENES[name].quality, subsampling=0)
+        write_bytes(path, buffer.getvalue(), "the picture")
         print(f"{path}: {picture.shape[1]} x {picture.shape[0]}")
 
 

@@ -29,7 +29,7 @@ from style.settings import (
     texts,
 )
 from support.command import InputError
-from support.files import atomic_path
+from support.files import output_file
 from support.machine import library_versions
 
 FORMAT = "style transfer checkpoint 2"
@@ -86,7 +86,7 @@ def read_options(argv):
         kind(**{name: options[name] for name in kind.__dataclass_fields__})
         for kind in (Files, Settings)
     )
-    check_files(files, settings.init)
+    check_files(files, settings)
     return files, settings, checkpoint
 
 
@@ -136,7 +136,7 @@ def write_checkpoint(path, checkpoint):
         "versions": library_versions("numpy", "scipy"),
     }
     losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
-    with atomic_path(path, "the checkpoint") as temporary, temporary.open("wb") as file:
+    with output_file(path, "the checkpoint") as file:
         np.savez(
             file,
             head=np.array(json.dumps(head)),

@@ -19,7 +19,7 @@ from style.report import (
     frames_and_result,
     loss_series,
 )
-from support.files import atomic_path
+from support.files import write_bytes
 from support.pictures import resize_picture, shrunk
 
 # Longest sides, in pixels.
@@ -56,9 +56,8 @@ def write_html(path, report, content, styles, frames, result):
         command=report["command"],
         tables={"Run": _run_facts(report), "Options": options},
     )
-    with atomic_path(path, "the report") as temporary:
-        # What is not valid text in a file name (surrogates in Python) becomes question marks.
-        temporary.write_text(page, "utf-8", errors="replace")
+    # What is not valid text in a file name (surrogates in Python) becomes question marks.
+    write_bytes(path, page.encode("utf-8", "replace"), "the report")
 
 
 def _data_uri(picture, quality):

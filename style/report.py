@@ -15,13 +15,14 @@ report : dict
     None), "versions" (dict). The program also writes it as JSON.
 """
 
+import io
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from support.files import atomic_path, check_extension
+from support.files import check_extension, write_bytes
 from support.pictures import resize_picture, shrunk, write_picture
 
 # Each raises `InputError` unless its argument, a path, has a known extension.
@@ -60,13 +61,14 @@ def write_animation(path, frames, result):
     pictures = [Image.fromarray(picture) for _, picture in frames_and_result(frames, result)]
     if Path(path).suffix.lower() == ".gif":
         pictures = _with_256_colours(pictures)
-    with atomic_path(path, "the animation") as temporary:
-        pictures[0].save(
-            temporary, save_all=True, append_images=pictures[1:],
-            duration=[FRAME_MS] * len(frames) + [HOLD_MS],
-            loop=0,  # without end
-            quality=85,  # of WebP; GIF ignores it
-        )
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer, Path(path).suffix[1:].upper(), save_all=True, append_images=pictures[1:],
+        duration=[FRAME_MS] * len(frames) + [HOLD_MS],
+        loop=0,  # without end
+        quality=85,  # of WebP; GIF ignores it
+    )  # fmt: skip
+    write_bytes(path, buffer.getvalue(), "the animation")
 
 
 def write_contact_sheet(path, content, styles, frames, result):
@@ -99,15 +101,16 @@ def plot_losses(path, report):
     is left out. The same report gives the same bytes on every day.
     """
     check_plot_path(path)
-    with atomic_path(path, "the plot") as temporary:
-        draw_losses(temporary, Path(path).suffix[1:].lower(), report, size=(9, 5))
+    buffer = io.BytesIO()
+    draw_losses(buffer, Path(path).suffix[1:].lower(), report, size=(9, 5))
+    write_bytes(path, buffer.getvalue(), "the plot")
 
 
 # --- shared with the page ---
 
 
 def draw_losses(file, file_format, report, size, transparent=False):
-    """Draw the plot of `plot_losses`, `size` = (width, height) inches, to a path or binary file.
+    """Draw the plot of `plot_losses`, `size` = (width, height) inches, to a binary file.
 
     Return left, bottom, width and height of its axes, as fractions of the figure.
     """

@@ -6,6 +6,7 @@ checkpoint and the rules of resuming are all derived from these two classes.
 """
 
 import argparse
+import os
 import re
 import shlex
 from copy import copy
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from style.report import check_animation_path, check_plot_path, check_report_path
 from support.command import InputError, bounded
-from support.files import check_output
+from support.files import check_outputs
 from support.matconvnet import FILE_NAME
 from support.pictures import check_picture_path, parse_colour
 
@@ -321,15 +322,8 @@ def command_line(files, settings):
     return shlex.join(["python", PROGRAM, *as_arguments(changed)])
 
 
-def check_files(files, init):
-    """Raise `InputError` unless everything that `files` names can be written.
-
-    Parameters
-    ----------
-    files : Files
-    init : str
-        Of the settings; one more picture that is read, if it names one.
-    """
+def check_files(files, settings):
+    """Raise `InputError` unless all outputs can be written, and none of them is an input."""
     check_picture_path(files.output)
     for path, check in (
         (files.animation, check_animation_path),
@@ -342,26 +336,15 @@ def check_files(files, init):
     if files.checkpoint and files.checkpoint.suffix.lower() != ".npz":
         raise InputError(f"--checkpoint {files.checkpoint}: the name must end with .npz")
     outputs = files.outputs()
-    inputs = [files.content, *files.style, *([] if init in INITS else [Path(init)])]
-    for i, path in enumerate(outputs):
-        check_output(path)
-        if path.resolve() in [other.resolve() for other in outputs[:i]]:
-            raise InputError(f"{path} is named for two outputs; give each its own name")
-        if any(_same_file(path, other) for other in inputs):
-            raise InputError(f"{path} would overwrite a picture that is read; give another name")
+    inputs = [files.content, *files.style]
+    inputs += [Path(settings.init)] if settings.init not in INITS else []
+    inputs += [Path(settings.weights)] if settings.weights not in (None, *FILTERS) else []
+    inputs += [files.resume] if files.resume and files.resume != files.checkpoint else []
+    check_outputs(outputs, inputs)
     if files.save_every:
-        output = files.output.resolve()
+        output = Path(os.path.realpath(files.output))
         saved = re.compile(rf"{re.escape(output.stem)}_\d{{4,}}{re.escape(output.suffix)}")
         for path in [*inputs, *outputs]:
-            if path.resolve().parent == output.parent and saved.fullmatch(path.resolve().name):
+            path = Path(os.path.realpath(path))
+            if path.parent == output.parent and saved.fullmatch(path.name):
                 raise InputError(f"--save-every could overwrite {path}; give another --output")
-
-
-def _same_file(path, other):
-    """Return whether two paths lead to one file, also through a link."""
-    try:
-        if path.exists() and other.exists():
-            return path.samefile(other)
-        return path.resolve() == other.resolve()
-    except OSError:  # a name that is too long
-        return False

@@ -2,13 +2,13 @@
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
 import pooch
 import requests
 from tqdm import tqdm
 
 from support.command import InputError
+from support.files import check_output
 
 # seconds to wait for a connection, and then for each next part of the file
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 30
@@ -37,7 +37,7 @@ def download_verified(urls, path, sha256, size=None):
         If no address gives the right file, with the reason at each address; or if the file cannot
         be written.
     """
-    path = Path(path).absolute()
+    path = check_output(path)
     pooch.get_logger().setLevel("WARNING")  # pooch would announce each download in three lines
     new_folders = [folder for folder in path.parents if not os.path.exists(folder)]
     reasons = []

@@ -1,30 +1,80 @@
-"""Writes files so that no reader ever sees an incomplete one."""
+"""Opens what the user names for reading, and writes files that no reader ever sees incomplete.
+
+`input_file` and `output_file` are the only places that open such files. Links are followed. Pipes,
+devices and folders are refused. What the system reports becomes one `InputError`.
+"""
 
 import json
 import os
 import secrets
+import shutil
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.command import InputError
 
 
+@contextmanager
+def input_file(path, what, advice=""):
+    """Open a file for reading and yield it.
+
+    Parameters
+    ----------
+    path : str or Path
+    what : str
+        The kind of file, for the message: "picture".
+    advice : str
+        What to do if it is missing; the end of that message.
+    """
+    try:
+        if not stat.S_ISREG(_mode(path)):
+            raise InputError(f"cannot read the {what} {path}: it is {_kind(path)}, not a file")
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"there is no {what} {path}{advice and '; '}{advice}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read the {what} {path}: {reason}") from error
+
+
 def check_output(path):
     """Raise `InputError` unless a file can be written to `path`. It creates nothing.
 
-    Call it before the long work whose result will be written to `path`.
+    Call it before the long work whose result will be written to `path`. Return the path of the
+    file that will be replaced or created, with links followed.
     """
-    path = Path(path)
     try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; give the name of a file")
-        folder = path.absolute().parent
-        while not folder.exists():  # it will be created
-            folder = folder.parent
-    except OSError as error:  # the name is too long
+        mode = _mode(path)
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:  # for example, the name is too long
         raise InputError(f"cannot write {path}: {error.strerror}") from error
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if mode is not None and not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {_kind(path)}; give the name of a file")
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    while not os.path.exists(folder):  # it will be created
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}: {folder} is not a folder that can be written to")
+    if mode is not None and not os.access(target, os.W_OK):
+        raise InputError(f"cannot write {path}: the file there is read-only")
+    return target
+
+
+def check_outputs(outputs, inputs=()):
+    """Raise `InputError` unless all of `outputs` can be written and nothing named is lost by it.
+
+    None of them may be one of `inputs`, or be named twice, by whatever spelling or link.
+    """
+    for i, path in enumerate(outputs):
+        check_output(path)
+        if any(_same_file(path, other) for other in outputs[:i]):
+            raise InputError(f"{path} is named for two outputs; give each its own name")
+        if any(_same_file(path, other) for other in inputs):
+            raise InputError(f"{path} would overwrite a file that is read; give another name")
 
 
 def check_extension(what, known, path):
@@ -37,32 +87,65 @@ def check_extension(what, known, path):
 
 
 @contextmanager
-def atomic_path(path, what=""):
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
+def output_file(path, what=""):
+    """Yield a new binary file, which replaces `path` if the block succeeds.
 
-    The folder is created if needed. The temporary path has the same extension, because writers
-    choose the format by it. If the block raises, the file is removed; an OSError becomes an
-    `InputError`, in which `what` is the kind of file ("the picture").
+    The folder is created if needed. If the block raises, the file is removed and the old one stays
+    as it was; an OSError becomes an `InputError`, in which `what` is the kind of file ("the
+    picture"). Encoders that write to the file descriptor themselves do not report a full disk:
+    let them write into memory, and call `write_bytes`.
     """
-    path = Path(path)
-    check_output(path)
-    name = f"{what} {path}".lstrip()
+    target = check_output(path)
     # Not the name of `path` with something added, which could be too long.
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
+    temporary = target.with_name(f".{secrets.token_hex(6)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:  # for example a full disk
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # some file systems notice only now that they are full
+        with suppress(FileNotFoundError):
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        name = f"{what} {path}".lstrip()
         raise InputError(f"cannot write {name}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()  # if it is still there
 
 
+def write_bytes(path, content, what=""):
+    """Write bytes to `path`, completely or not at all; see `output_file`."""
+    with output_file(path, what) as file:
+        file.write(content)
+
+
 def write_json(path, report):
-    """Write `report`, a dict, to `path` as indented JSON, completely or not at all."""
-    with atomic_path(path) as temporary:
-        text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
-        # A file name may hold bytes that are not valid text; they are written as escapes.
-        temporary.write_text(text, "utf-8", errors="backslashreplace")
+    """Write the dict `report` to `path` as indented JSON, completely or not at all."""
+    text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+    # A file name may hold bytes that are not valid text; they are written as escapes.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), "the report")
+
+
+def _mode(path):
+    """Return what the system says of a file: a folder, a device, its permissions."""
+    if "\0" in str(path):
+        raise OSError(0, "a file name cannot hold a zero byte")
+    return os.stat(path).st_mode
+
+
+def _kind(path):
+    """Return what is at `path`, which is not a regular file."""
+    mode = _mode(path)
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+
+
+def _same_file(path, other):
+    """Return whether two paths lead to one file, by links or different spellings."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them does not exist
+        return os.path.realpath(path) == os.path.realpath(other)
+    except ValueError:  # a name that no file can have
+        return False

@@ -26,7 +26,7 @@ import numpy as np
 
 from support.command import InputError
 from support.downloads import download_verified
-from support.files import atomic_path
+from support.files import write_bytes
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 SIDE = 28  # height and width of an MNIST picture in pixels
@@ -143,8 +143,7 @@ def write_idx(path, array):
     content = header + array.tobytes()
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)  # without the date: repeatable
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
 
 
 def _read(path, magic, dimensions):

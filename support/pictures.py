@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from support.command import InputError
-from support.files import atomic_path, check_extension, check_output
+from support.files import check_extension, check_output, write_bytes
 
 # What shows through transparent parts: white, like paper.
 BACKGROUND = (255, 255, 255)
@@ -161,12 +161,13 @@ def write_picture(path, rgb):
     check_rgb(rgb, (np.uint8,))
     check_picture_path(path)
     file_format, options = WRITE_FORMATS[Path(path).suffix.lower()]
-    with atomic_path(path, "the picture") as temporary:
-        try:
-            image = Image.fromarray(rgb)
-            image.save(temporary, format=file_format, icc_profile=_srgb_profile(), **options)
-        except ValueError as error:  # more pixels than the format can hold
-            raise InputError(f"cannot write the picture {path}: {error}") from error
+    buffer = io.BytesIO()
+    try:
+        image = Image.fromarray(rgb)
+        image.save(buffer, format=file_format, icc_profile=_srgb_profile(), **options)
+    except (OSError, ValueError) as error:  # more pixels than the format can hold
+        raise InputError(f"cannot write the picture {path}: {error}") from error
+    write_bytes(path, buffer.getvalue(), "the picture")
 
 
 def check_rgb(rgb, dtypes):

@@ -31,7 +31,7 @@ import psutil
 from tqdm import tqdm
 
 from support.command import InputError
-from support.files import atomic_path, check_output
+from support.files import check_output, write_bytes
 
 
 class Package(NamedTuple):
@@ -111,8 +111,7 @@ def download_trained_filters(
             content = _take_out(Path(folder), package)
     except OSError as error:  # a full disk, no such interpreter
         raise _failure(package, error) from error
-    with atomic_path(path, "the filters") as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content, "the filters")
     return path
 
 

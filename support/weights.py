@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from support.command import InputError
-from support.files import atomic_path
+from support.files import output_file
 from support.matconvnet import Network, read_matconvnet
 from support.trained_filters import read_trained_filters
 
@@ -67,7 +67,7 @@ def write_weights(path, network):
         arrays[name] = np.array(getattr(network, name), str)
     for name, (weight, bias) in network.layers.items():
         arrays |= {f"{name}_weight": weight, f"{name}_bias": bias}
-    with atomic_path(path, "the weights") as temporary, temporary.open("wb") as file:
+    with output_file(path, "the weights") as file:
         np.savez(file, **arrays)
 
 

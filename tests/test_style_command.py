@@ -857,11 +857,16 @@ def test_a_signal_after_the_last_step_loses_no_result(tmp_path, capsys, monkeypa
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
+    calls = []
 
-    monkeypatch.setattr(Path, "write_text", full)
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 1:  # after the picture
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
     options = [*QUICK, *SMALL, "--output", tmp_path / "made.png", "--report", tmp_path / "r.json"]
     assert call(*options) == 2
-    assert "cannot write" in capsys.readouterr().err.splitlines()[-1]
+    line = f"cannot write the report {tmp_path / 'r.json'}: No space left on device"
+    assert line in capsys.readouterr().err.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.png"]

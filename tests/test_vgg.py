@@ -484,6 +484,19 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(folder, caps
     assert err == f"vgg_cpu.py: error: {folder} is a folder; give the name of a file\n"
 
 
+@pytest.mark.parametrize("name", ["waves.png", "beta16.mat", "link.json", "../{}/waves.png"])
+def test_the_report_never_replaces_a_picture_or_the_weights(folder, capsys, name):
+    link = folder / "link.json"
+    if not link.is_symlink():
+        link.symlink_to("beta16.mat")
+    report = folder / name.format(folder.name)
+    before = report.read_bytes()
+    arguments = [str(folder / "waves.png"), "--weights", str(folder / "beta16.mat"), "--report"]
+    assert main([*arguments, str(report)]) == 2
+    assert "would overwrite a file that is read" in capsys.readouterr().err
+    assert report.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
