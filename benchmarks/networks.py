@@ -361,7 +361,10 @@ class _LayerByLayer:
     def __init__(self, vgg):
         self.vgg = vgg
 
-    def forward(self, image, wanted, keep=True):
+    def reach(self, wanted):
+        return 1, 0  # whole pictures only
+
+    def forward(self, image, wanted, keep=True, part=None):
         self.features = self.vgg.forward(image, wanted)
         return self.features
 

@@ -33,17 +33,17 @@ def content_loss(features, target):
     return float(sums.sum()) / (2 * features.size), dx.transpose(0, 3, 1, 2)  # -> (N, C, H, W)
 
 
-def style_loss(features, target):
+def style_loss(grams, target, positions):
     """Return the loss of `layers3.StyleLossLayer`, and S (N, C, C) of its gradient S X.
 
-    X is `features` (N, C, H, W); `target`, (N, C, C) or (1, C, C), are the Gram matrices of the
-    style divided by its number of positions. S = (G - A) / (N C^2 H^2 W^2).
+    `grams` (N, C, C) and `target`, (N, C, C) or (1, C, C), are the Gram matrices of X and of the
+    style, each divided by its number of positions: the fourth power of that number would overflow
+    float32. `positions` is H W of X, and S = (G - A) / (N C^2 H W) for such G and A.
     """
-    N, C, H, W = features.shape
-    # Per position: the fourth power of their number would overflow float32.
-    difference = (gram(features) - target * (H * W)) / (H * W)
+    N, C, _ = grams.shape
+    difference = grams - target
     loss = float(np.sum(np.square(difference))) / (4 * N * C**2)
-    return loss, difference / (N * C**2 * (H * W))
+    return loss, difference / (N * C**2 * positions)
 
 
 def gram(features):

@@ -5,10 +5,16 @@ Gradients add up, so one backward pass collects the gradient of every loss at it
 book's program makes one backward pass for each.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from fast.losses import content_loss, gram, style_loss
+from fast.tiles import cut
 from style.settings import depth
+
+TILE = 1024  # pixels: the side of the largest square that is computed at once by default
+TINY = 1e-30  # against division by 0
 
 
 def total_variation(image):
@@ -28,19 +34,23 @@ def total_variation(image):
     gradient : ndarray of shape (N, C, H, W)
         Each difference belongs to two pixels: with + to the second, with - to the first.
     """
-    down, right = np.diff(image, axis=2), np.diff(image, axis=3)
-    gradient = np.zeros_like(image)
-    gradient[:, :, 1:] += down
-    gradient[:, :, :-1] -= down
-    gradient[:, :, :, 1:] += right
-    gradient[:, :, :, :-1] -= right
+    gradient = np.zeros(image.shape, image.dtype)
+    total = 0.0
+    for n, c in np.ndindex(image.shape[:2]):  # one channel at a time needs less memory
+        for x, dx in (image[n, c], gradient[n, c]), (image[n, c].T, gradient[n, c].T):
+            difference = np.diff(x, axis=0)
+            dx[1:] += difference
+            dx[:-1] -= difference
+            total += float(np.sum(np.square(difference, out=difference), dtype=np.float64))
     gradient *= 2 / image.size
-    loss = sum(float(np.sum(np.square(step), dtype=np.float64)) for step in (down, right))
-    return loss / image.size, gradient
+    return total / image.size, gradient
 
 
 class Objective:
     """The loss to minimise, and its gradient, in one forward and one backward pass.
+
+    A large image is computed tile by tile (`fast/tiles.py`): first the Gram matrices, which need
+    all tiles, then in a second forward and backward pass the gradient.
 
         L = content_weight * mean over content layers of  sum (X - Y)^2 / sum Y^2
           + style_weight   * mean over style layers of    sum (G - A)^2 / sum A^2
@@ -68,23 +78,26 @@ class Objective:
     def __init__(self, network, content_image, style_images, settings, grams=None):
         content_layers, style_layers = settings.used_layers()
         self.network = network
-        self.wanted = sorted({**content_layers, **style_layers}, key=depth)
+        self.wanted = wanted_layers(settings)
         self.tv_weight = settings.tv_weight
-        self.content, self.content_scales = {}, {}
-        if content_layers:
-            wanted = sorted(content_layers, key=depth)
-            targets = network.forward(content_image, wanted, keep=False)
-            for name, features in targets.items():
-                share = content_layers[name] / sum(content_layers.values())
-                self.content[name] = features.copy(order="K")  # the network reuses its buffers
-                self.content_scales[name] = (
-                    2 * settings.content_weight * share / mean_square(features)
-                )
+        self.tiles = tiles_of(network, content_image, settings)
+        self.content = []  # {layer: features of the content} of each tile
+        squares = Counter()
+        for tile in self.tiles if content_layers else []:
+            features = features_of(network, content_image, tile, self.wanted)
+            # copies, as the network reuses its buffers
+            self.content.append({name: features[name].copy(order="K") for name in content_layers})
+            for name, target in self.content[-1].items():
+                squares[name] += float(np.sum(np.square(target), dtype=np.float64))
+        self.content_scales = {
+            name: 2 * settings.content_weight * share / max(squares[name], TINY)
+            for name, share in shares(content_layers).items()
+        }
         self.grams = style_grams(network, style_images, settings) if grams is None else grams
-        self.style_scales = {}
-        for name, target in self.grams.items():
-            share = style_layers[name] / sum(style_layers.values())
-            self.style_scales[name] = 4 * settings.style_weight * share / mean_square(target)
+        self.style_scales = {
+            name: 4 * settings.style_weight * share / max(mean_square(self.grams[name]), TINY)
+            for name, share in shares(style_layers).items()
+        }
 
     def __call__(self, image):
         """Return the losses of an image (1, 3, H, W) and their gradient with respect to it.
@@ -94,28 +107,41 @@ class Objective:
         losses : dict of str to float
             'content', 'style' and 'tv', weighted; the loss is their sum.
         gradient : ndarray of shape (1, 3, H, W)
+            A new array, in C order.
 
         Raises
         ------
         FloatingPointError
             If a loss or the gradient is no longer finite.
         """
-        features = self.network.forward(image, self.wanted)
         losses = {"content": 0.0, "style": 0.0, "tv": 0.0}
-        gradients, gram_gradients = {}, {}
-        for name, scale in self.content_scales.items():
-            loss, gradients[name] = content_loss(features[name], self.content[name])
-            losses["content"] += scale * loss
-            gradients[name] *= scale
+        gradient = np.zeros(image.shape, image.dtype)
+        if self.tv_weight:
+            variation, gradient = total_variation(image)
+            losses["tv"] = self.tv_weight * variation
+            gradient *= self.tv_weight
+        tiles = self.tiles if self.grams else self.tiles[-1:]
+        grams, positions, features = mean_grams(
+            self.network, image, tiles, self.wanted, self.grams, keep=True
+        )
+        gram_gradients = {}
         for name, scale in self.style_scales.items():
-            loss, matrices = style_loss(features[name], self.grams[name])
+            loss, matrices = style_loss(grams[name], self.grams[name], positions[name])
             losses["style"] += scale * loss
             gram_gradients[name] = scale * matrices
-        gradient = self.network.backward(gradients, gram_gradients)
-        if self.tv_weight:
-            variation, variation_gradient = total_variation(image)
-            losses["tv"] = self.tv_weight * variation
-            gradient += self.tv_weight * variation_gradient
+        for number in reversed(range(len(self.tiles))):  # the last one's features are there
+            tile = self.tiles[number]
+            if features is None:
+                features = features_of(self.network, image, tile, self.wanted, keep=True)
+            gradients = {}
+            for name, scale in self.content_scales.items():
+                loss, gradients[name] = content_loss(features[name], self.content[number][name])
+                scale *= features[name].size  # the loss is a mean, and the scale is for a sum
+                losses["content"] += scale * loss
+                gradients[name] *= scale
+            rows, columns = tile.area
+            gradient[:, :, rows, columns] += self.network.backward(gradients, gram_gradients)
+            features = None
         if not np.isfinite(sum(losses.values())) or not np.isfinite(gradient).all():
             raise FloatingPointError(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
         return losses, gradient
@@ -127,16 +153,65 @@ def style_grams(network, style_images, settings):
     The parameters are those of `Objective`.
     """
     _, style_layers = settings.used_layers()
-    grams = dict.fromkeys(sorted(style_layers, key=depth), 0)
+    names = sorted(style_layers, key=depth)
+    blended = dict.fromkeys(names, 0)
     blend = settings.style_blend or [1] * len(style_images)
     for image, share in zip(style_images, blend, strict=True):
-        if grams and share:
-            for name, features in network.forward(image, grams, keep=False).items():
-                positions = features.shape[2] * features.shape[3]
-                grams[name] = grams[name] + share / sum(blend) / positions * gram(features)
-    return grams
+        if names and share:
+            tiles = tiles_of(network, image, settings)
+            grams, _, _ = mean_grams(network, image, tiles, wanted_layers(settings), names)
+            for name in names:
+                blended[name] = blended[name] + share / sum(blend) * grams[name]
+    return blended
+
+
+def mean_grams(network, image, tiles, wanted, names, keep=False):
+    """Return the Gram matrices of an image, summed tile by tile.
+
+    Returns
+    -------
+    grams : dict of str to ndarray of shape (1, C, C)
+        Of the layers `names`, divided by their numbers of positions.
+    positions : dict of str to int
+        These numbers.
+    features : dict of str to ndarray
+        Of the last tile, for a `backward` if `keep` is True.
+    """
+    grams, positions = dict.fromkeys(names, 0), Counter()
+    for tile in tiles:
+        features = features_of(network, image, tile, wanted, keep and tile is tiles[-1])
+        for name in names:
+            grams[name] = grams[name] + gram(features[name])
+            positions[name] += features[name].shape[2] * features[name].shape[3]
+    return {name: grams[name] / positions[name] for name in names}, positions, features
+
+
+def features_of(network, image, tile, wanted, keep=False):
+    """Return the features of a tile's own part; see `FusedNetwork.forward`."""
+    rows, columns = tile.area
+    return network.forward(image[:, :, rows, columns], wanted, keep, tile.own)
+
+
+def tiles_of(network, image, settings):
+    """Return the tiles of an image, of the size that the settings say."""
+    reach = network.reach(wanted_layers(settings))
+    return cut(*image.shape[2:], settings.tile or TILE, *reach)
+
+
+def wanted_layers(settings):
+    """Return the layers whose losses count, in order.
+
+    Every picture is computed up to the deepest of them: equal passes use equal buffers.
+    """
+    content_layers, style_layers = settings.used_layers()
+    return sorted({**content_layers, **style_layers}, key=depth)
+
+
+def shares(layers):
+    """Return {name: share} of layers and their weights, in order; the shares add up to 1."""
+    return {name: layers[name] / sum(layers.values()) for name in sorted(layers, key=depth)}
 
 
 def mean_square(array):
-    """Return the mean of the squares, at least a tiny number: the result is a divisor."""
-    return max(float(np.mean(np.square(array), dtype=np.float64)), 1e-30)
+    """Return the mean of the squares in double precision."""
+    return float(np.mean(np.square(array), dtype=np.float64))

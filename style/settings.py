@@ -113,6 +113,11 @@ def layer(text):
     return name, bounded(float, above=0, most=1e6)(weight) if colon else 1.0
 
 
+def tile(text):
+    """Return the side of a tile, in pixels, or None from "auto"."""
+    return None if text == "auto" else bounded(int, least=16, most=10**6)(text)
+
+
 def colour(text):
     """Return the text of a colour unchanged, if it is the text of a colour."""
     try:
@@ -188,6 +193,9 @@ class Settings:
         "(default: {default})")
     learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
         "longest step of adam (default: {default})")
+    tile: int | None = option(None, tile, WORK, "PIXELS",
+        "compute larger pictures in tiles of so many pixels a side: less memory, more time, the "
+        "same picture (default: auto)")
     weights: str | None = loose_option(None, str, WORK, "WHAT",
         "trained (on photographs; see --download), kmeans (learnt from the pictures), random, or a "
         f"file (default: {FILE_NAME} if it is here, else trained if fetched, else kmeans)")

@@ -52,10 +52,10 @@ def test_content_loss_and_gradient_are_the_layers(shape, dtype, strips):
 def test_style_loss_and_gradient_are_the_layers(shape, dtype, strips):
     x, style = features(shape, dtype, 2), features((1, shape[1], 6, 11), dtype, 3)
     kept = x.copy()
-    loss, matrices = losses.style_loss(x, losses.gram(style) / 66)
+    N, C, H, W = shape
+    loss, matrices = losses.style_loss(losses.gram(x) / (H * W), losses.gram(style) / 66, H * W)
     layer = StyleLossLayer()
     assert loss == pytest.approx(layer.forward(x, style), rel=10 * TOLERANCE[dtype])
-    N, C, H, W = shape
     gradient = (matrices @ x.reshape(N, C, H * W)).reshape(shape)
     expected = layer.backward(x.astype(np.float64), style.astype(np.float64))
     assert oracles.relative_error(gradient, expected) < 10 * TOLERANCE[dtype]
@@ -73,10 +73,10 @@ def test_gram_is_the_formulas(shape, dtype, strips):
 
 
 def test_a_style_for_each_picture_or_one_for_all():
-    x = features((2, 3, 4, 5), np.float64, 5)
+    x = losses.gram(features((2, 3, 4, 5), np.float64, 5)) / 20
     one = losses.gram(features((1, 3, 6, 6), np.float64, 6)) / 36
     both = np.concatenate([one, one])
-    assert losses.style_loss(x, one)[0] == pytest.approx(losses.style_loss(x, both)[0])
+    assert losses.style_loss(x, one, 20)[0] == pytest.approx(losses.style_loss(x, both, 20)[0])
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads(monkeypatch):

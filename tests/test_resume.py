@@ -93,10 +93,11 @@ def printed_command(error):
         ([*THREE_SCALES, "--optimizer", "adam", "--steps", 12, "--checkpoint-every", 3], 5),
         ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 9, "--checkpoint-every", 1], 9),
         ([*THREE_SCALES, "--optimizer", "lbfgs", "--steps", 12, "--checkpoint-every", 3], 5),
+        ([*THREE_SCALES, "--tile", 32, "--steps", 6, "--checkpoint-every", 1], 6),
         ([*ELABORATE, "--optimizer", "adam", "--steps", 3, "--checkpoint-every", 1], 3),
         ([*ELABORATE, "--optimizer", "lbfgs", "--steps", 3, "--checkpoint-every", 1], 3),
     ],
-    ids=["adam-1", "adam-3", "lbfgs-1", "lbfgs-3", "elaborate-adam", "elaborate-lbfgs"],
+    ids=["adam-1", "adam-3", "lbfgs-1", "lbfgs-3", "tiles", "elaborate-adam", "elaborate-lbfgs"],
 )
 def test_from_every_checkpoint_the_picture_is_the_same(tmp_path, options, count):
     path = tmp_path / "whole.png"
@@ -178,10 +179,10 @@ def identity(path):
     return status.st_ino, status.st_mtime_ns
 
 
-@OPTIMIZERS
-def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path, optimizer):
+@pytest.mark.parametrize("how", [["adam"], ["lbfgs"], ["lbfgs", "--tile", 32]], ids=["adam", "lbfgs", "tiles"])
+def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path, how):
     """SIGKILL at random moments, most of them amid a step or the writing of a file."""
-    options = [*THREE_SCALES, "--optimizer", optimizer, "--steps", 48, "--checkpoint-every", 2]
+    options = [*THREE_SCALES, "--optimizer", *how, "--steps", 48, "--checkpoint-every", 2]
     expected = tmp_path / "expected.png"
     assert call(*options, "--output", expected) == 0
     output, checkpoint = tmp_path / "made.png", tmp_path / "made.npz"

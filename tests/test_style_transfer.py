@@ -307,9 +307,9 @@ def test_a_weight_of_0_leaves_its_layers_out(vgg, folder, without):
     network = fused(vgg)
     walks = []
 
-    def forward(image, wanted, keep=True):
+    def forward(image, wanted, *more):
         walks.append(set(wanted))
-        return FusedNetwork.forward(network, image, wanted, keep)
+        return FusedNetwork.forward(network, image, wanted, *more)
 
     network.forward = forward
     objective = objective_of(
