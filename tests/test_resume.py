@@ -179,7 +179,9 @@ def identity(path):
     return status.st_ino, status.st_mtime_ns
 
 
-@pytest.mark.parametrize("how", [["adam"], ["lbfgs"], ["lbfgs", "--tile", 32]], ids=["adam", "lbfgs", "tiles"])
+@pytest.mark.parametrize(
+    "how", [["adam"], ["lbfgs"], ["lbfgs", "--tile", 32]], ids=["adam", "lbfgs", "tiles"]
+)
 def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path, how):
     """SIGKILL at random moments, most of them amid a step or the writing of a file."""
     options = [*THREE_SCALES, "--optimizer", *how, "--steps", 48, "--checkpoint-every", 2]
@@ -371,6 +373,7 @@ OTHER_VALUES = {
     "optimizer": (["lbfgs"], "--optimizer adam", "--optimizer lbfgs"),
     "learning_rate": (["2"], "--learning-rate 1.0", "--learning-rate 2.0"),
     "scales": (["2"], "no --scales", "--scales 2"),
+    "tile": (["64"], "no --tile", "--tile 64"),
 }  # fmt: skip
 
 
