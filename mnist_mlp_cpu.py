@@ -25,7 +25,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
+from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
 from support.command import InputError, bounded, exit_status
 from support.digits import make_synthetic_mnist
 from support.files import check_outputs, output_file, write_json
@@ -40,6 +40,7 @@ from support.mnist import (
 )
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
+BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 PIXEL_MEAN, PIXEL_STD = 33.3, 78.6  # of all pixels (0 to 255) in MNIST's training set
 
@@ -77,16 +78,20 @@ class MNIST_MLP:
         Move each training picture by up to this many pixels in both directions, differently in
         every epoch, so that the network cannot memorise the pictures.
     seed : None, int or numpy.random.Generator, default=None
-        Source of randomness for weights, order and shifts.
+        Source of randomness for weights, order and shifts; None is NumPy's global state, which
+        np.random.seed sets.
+    threads : int, default=1
+        Threads of the matrix products in `train` and `evaluate`. They are so small that more
+        threads are slower, unless every processor is idle.
 
     Attributes
     ----------
     train_data, test_data : ndarray of shape (N, 785), uint8
         One picture a row: 784 pixels from 0 (paper) to 255 (ink), then the label.
-    data_source : str
-        "mnist" or "synthetic".
-    update_layer_list : list of FullyConnectedLayer
-        The layers with parameters, in order.
+    data_source, data_dir : str, Path
+        "mnist" or "synthetic", and the folder that was read.
+    fc1, relu1, fc2, relu2, fc3, softmax : layer
+        Set by `build_model`; `update_layer_list` holds the three with parameters.
     epoch_losses, epoch_seconds : list of float
         Mean loss and duration of each epoch of the last `train`.
     """
@@ -94,7 +99,7 @@ class MNIST_MLP:
     def __init__(
         self, batch_size=100, input_size=SIDE * SIDE, hidden1=32, hidden2=16, out_classes=10,
         lr=0.01, max_epoch=1, print_iter=100, *, standardize=False, anneal=False,
-        max_shift=0, seed=None,
+        max_shift=0, seed=None, threads=1,
     ):  # fmt: skip
         self.batch_size = batch_size
         self.input_size = input_size
@@ -107,29 +112,35 @@ class MNIST_MLP:
         self.standardize = standardize
         self.anneal = anneal
         self.max_shift = max_shift
-        self.rng = np.random.default_rng(seed)
-        self.train_data = self.test_data = self.data_source = None  # set by load_data
-        self.layers = self.update_layer_list = self.softmax = None  # set by build_model
+        self.rng = random_generator(seed)
+        self.threads = threads
+        self.train_data = self.test_data = None  # set by load_data
+        self.data_source = self.data_dir = None  # set by load_data
+        self.layers = self.update_layer_list = None  # set by build_model
         self.epoch_losses, self.epoch_seconds = [], []  # set by train
 
     # The network and its training ------------------------------------------------------------
 
     def build_model(self):
         """Create the layers."""
-        fc1 = FullyConnectedLayer(self.input_size, self.hidden1)
-        fc2 = FullyConnectedLayer(self.hidden1, self.hidden2)
-        fc3 = FullyConnectedLayer(self.hidden2, self.out_classes)
-        self.layers = [fc1, ReLULayer(), fc2, ReLULayer(), fc3]
-        self.update_layer_list = [fc1, fc2, fc3]
+        self.fc1 = FullyConnectedLayer(self.input_size, self.hidden1)
+        self.relu1 = ReLULayer()
+        self.fc2 = FullyConnectedLayer(self.hidden1, self.hidden2)
+        self.relu2 = ReLULayer()
+        self.fc3 = FullyConnectedLayer(self.hidden2, self.out_classes)
         self.softmax = SoftmaxLossLayer()
+        self.layers = [self.fc1, self.relu1, self.fc2, self.relu2, self.fc3]
+        self.update_layer_list = [self.fc1, self.fc2, self.fc3]
 
     def init_model(self):
         """Draw new weights."""
+        self._check_built()
         for layer in self.update_layer_list:
             layer.init_param("he" if self.standardize else 0.01, self.rng)
 
     def forward(self, input):
         """Return the probabilities (N, 10) for pictures `input` (N, 784) with pixels 0 to 255."""
+        self._check_built()
         x = np.asarray(input, dtype=np.float32)
         if self.standardize:
             x = (x - PIXEL_MEAN) / PIXEL_STD
@@ -139,6 +150,7 @@ class MNIST_MLP:
 
     def backward(self):
         """Propagate the gradient of the loss back through all layers; each sets its gradients."""
+        self._check_built()
         diff = self.softmax.backward()
         for layer in reversed(self.layers[1:]):
             diff = layer.backward(diff)
@@ -146,6 +158,7 @@ class MNIST_MLP:
 
     def update(self, lr):
         """Take one step of gradient descent with learning rate `lr` in every layer."""
+        self._check_built()
         for layer in self.update_layer_list:
             layer.update_param(lr)
 
@@ -163,9 +176,10 @@ class MNIST_MLP:
 
         `InputError` if the loss becomes infinite or NaN, because the learning rate is too high.
         """
+        self._check_data()
         step, steps = 0, self.max_epoch * ceil(len(self.train_data) / self.batch_size)
         self.epoch_losses, self.epoch_seconds = [], []
-        with tqdm(total=steps, unit="batch", disable=steps == 0) as bar:
+        with self._thread_limit(), tqdm(total=steps, unit="batch", disable=steps == 0) as bar:
             for epoch in range(1, self.max_epoch + 1):
                 bar.set_description(f"epoch {epoch}/{self.max_epoch}")
                 start, total = time.perf_counter(), 0.0
@@ -202,13 +216,27 @@ class MNIST_MLP:
 
         `data` is like `test_data`, its default. All rows count, also those of a smaller last batch.
         """
-        data = self.test_data if data is None else data
+        if data is None:
+            self._check_data()
+            data = self.test_data
         right = 0
-        for first in range(0, len(data), self.batch_size):
-            batch = data[first : first + self.batch_size]
-            prob = self.forward(batch[:, :-1])
-            right += int(np.sum(prob.argmax(axis=1) == batch[:, -1]))
+        with self._thread_limit():
+            for first in range(0, len(data), self.batch_size):
+                batch = data[first : first + self.batch_size]
+                prob = self.forward(batch[:, :-1])
+                right += int(np.sum(prob.argmax(axis=1) == batch[:, -1]))
         return right / len(data)
+
+    def _thread_limit(self):
+        return threadpool_limits(self.threads, user_api="blas")
+
+    def _check_built(self):
+        if self.update_layer_list is None:
+            raise RuntimeError("the network has no layers: call build_model first")
+
+    def _check_data(self):
+        if self.train_data is None:
+            raise RuntimeError("there are no digits: call load_data first")
 
     # Data and files --------------------------------------------------------------------------
 
@@ -221,27 +249,39 @@ class MNIST_MLP:
             return read_idx_images(file_dir).reshape(-1, SIDE * SIDE)
         return read_idx_labels(file_dir).reshape(-1, 1)
 
-    def load_data(self, data_dir=MNIST_DIR):
+    def load_data(self, data_dir=None):
         """Set `train_data` and `test_data` from the four MNIST files in the folder `data_dir`.
 
-        If it holds none of them, use the synthetic digits in its subfolder `synthetic`; the first
-        time, draw them.
+        The default looks into `mnist_data` beside this program and into the book's folder
+        `../mnist_data`. If neither holds MNIST, it uses synthetic digits and prints that; the first
+        time, it draws them.
         """
-        folder = Path(data_dir)
-        self.data_source = "mnist" if find_mnist(folder) else "synthetic"
+        folder = data_dir or next(filter(find_mnist, (MNIST_DIR, BOOK_MNIST_DIR)), None)
+        self.data_source = "mnist" if folder else "synthetic"
         if self.data_source == "synthetic":
-            folder = folder / "synthetic"
+            folder = MNIST_DIR / "synthetic"
             make_synthetic_mnist(folder)
         train_images, train_labels, test_images, test_labels = read_mnist(folder)
+        self.data_dir = Path(folder)
         self.train_data = as_rows(train_images, train_labels)
         self.test_data = as_rows(test_images, test_labels)
+        sizes = f"{len(self.train_data):,} training and {len(self.test_data):,} test digits"
+        if self.data_source == "mnist":
+            print(f"MNIST from {folder}: {sizes}")
+        else:
+            print(
+                f"{MNIST_DIR} holds no MNIST: using SYNTHETIC digits drawn by this "
+                f"program ({sizes}); --download fetches the real ones"
+            )
 
     def shuffle_data(self):
         """Put the rows of `train_data` into a new random order."""
+        self._check_data()
         self.train_data = self.train_data[self.rng.permutation(len(self.train_data))]
 
     def load_model(self, param_dir):
         """Read the parameters from the file `param_dir`, written by `save_model`."""
+        self._check_built()
         parameters = read_parameters(param_dir)
         for number, layer in enumerate(self.update_layer_list, start=1):
             weight, bias = (parameters[f"{kind}{number}"].astype(np.float32) for kind in "wb")
@@ -264,6 +304,7 @@ class MNIST_MLP:
 
             ((x - mean) / std) W + b = x (W / std) + (b - (mean / std) sum_i W_i)
         """
+        self._check_built()
         parameters = {}
         for number, layer in enumerate(self.update_layer_list, start=1):
             parameters[f"w{number}"], parameters[f"b{number}"] = layer.save_param()
@@ -343,10 +384,11 @@ def make_network(hidden, param_dir, **options):
     return mlp
 
 
-def build_mnist_mlp(param_dir=None, data_dir=MNIST_DIR):
+def build_mnist_mlp(param_dir=None, data_dir=None):
     """Return the command's default network, trained on the digits in the folder `data_dir`.
 
-    If `param_dir` is given, its parameters are read from that file instead.
+    The default folder is that of `MNIST_MLP.load_data`. If `param_dir` is given, its parameters are
+    read from that file instead.
     """
     mlp = make_network(
         None, param_dir, batch_size=BATCH_SIZE, lr=LEARNING_RATE, max_epoch=EPOCHS, seed=SEED
@@ -378,9 +420,9 @@ def parse_arguments(argv):
     from_0, from_1 = bounded(int, least=0), bounded(int, least=1)
     # fmt: off
     add = parser.add_argument_group("data").add_argument
-    add("--data-dir", metavar="DIR", type=Path, default=MNIST_DIR,
-        help="folder with the four MNIST files, plain or .gz; if it holds none, synthetic digits "
-        "are drawn into its subfolder 'synthetic' (default: mnist_data beside this program)")
+    add("--data-dir", metavar="DIR", type=Path,
+        help="folder with the four MNIST files, plain or .gz (default: mnist_data beside this "
+        "program, or ../mnist_data; if they hold none, synthetic digits are drawn)")
     add("--download", action="store_true", help="download MNIST (11.6 MB) to that folder first")
     add = parser.add_argument_group("training").add_argument
     add("--hidden", metavar=("H1", "H2"), nargs=2, type=from_1,
@@ -420,23 +462,14 @@ def run(arguments):
         check_outputs([arguments.report], [arguments.load])
     mlp = make_network(
         arguments.hidden, arguments.load, batch_size=arguments.batch_size, lr=arguments.lr,
-        max_epoch=arguments.epochs, seed=arguments.seed,
+        max_epoch=arguments.epochs, seed=arguments.seed, threads=arguments.threads,
     )  # fmt: skip
     if arguments.download:
-        download_mnist(arguments.data_dir)
+        download_mnist(arguments.data_dir or MNIST_DIR)
     mlp.load_data(arguments.data_dir)
-    check_outputs(outputs, (find_mnist(arguments.data_dir) or {}).values())
-    sizes = f"{len(mlp.train_data):,} training and {len(mlp.test_data):,} test digits"
-    if mlp.data_source == "mnist":
-        print(f"MNIST from {arguments.data_dir}: {sizes}")
-    else:
-        print(
-            f"{arguments.data_dir} holds no MNIST: using SYNTHETIC digits drawn by this "
-            f"program ({sizes}); --download fetches the real ones"
-        )
-    with threadpool_limits(arguments.threads, user_api="blas"):
-        mlp.train()
-        train_accuracy, test_accuracy = mlp.evaluate(mlp.train_data), mlp.evaluate()
+    check_outputs(outputs, find_mnist(mlp.data_dir).values())
+    mlp.train()
+    train_accuracy, test_accuracy = mlp.evaluate(mlp.train_data), mlp.evaluate()
     print(
         f"accuracy {test_accuracy:.2%} on the test digits, "
         f"{train_accuracy:.2%} on the training digits"
@@ -454,7 +487,7 @@ def make_report(arguments, mlp):
     names = ("epochs", "batch_size", "lr", "seed", "threads")
     return {
         "data_source": mlp.data_source,
-        "data_dir": str(arguments.data_dir),
+        "data_dir": str(mlp.data_dir),
         "train_digits": len(mlp.train_data),
         "test_digits": len(mlp.test_data),
         "hyper_parameters": {

@@ -32,6 +32,7 @@ import numpy as np
 import vgg_cpu
 from fast.fused import FusedNetwork
 from fast.strips import set_threads
+from layers1 import random_generator
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
 from style.checkpoint import check_resumable, options_to_keep, read_options, run_digests
@@ -92,7 +93,7 @@ class VGG19(vgg_cpu.VGG19):
 
     Attributes
     ----------
-    param_layer_name : tuple of str
+    param_layer_name : list of str
         The 37 layers from 'conv1_1' to 'pool5', in order.
     """
 
@@ -101,6 +102,7 @@ class VGG19(vgg_cpu.VGG19):
 
     def use_average_pooling(self):
         """Replace the pooling layers by averages, which the paper prefers (section 2)."""
+        self._check_built()
         for name in self.param_layer_name:
             if name.startswith("pool"):
                 self.layers[name] = AveragePoolingLayer(2, 2)
@@ -146,10 +148,11 @@ class VGG19(vgg_cpu.VGG19):
         Parameters
         ----------
         image : ndarray of shape (N, 3, H, W)
-        layer_list : collection of str
-            The forward pass ends at the deepest of them.
+        layer_list : collection of str, or one str
+            The forward pass ends at the deepest of them; without any, at pool5. `backward` can
+            start from every layer that it reached.
         """
-        return self.features(image, layer_list)
+        return self.features(image, [layer_list] if isinstance(layer_list, str) else layer_list)
 
     def backward(self, dloss, layer_name):
         """Return the gradient of a loss with respect to the image, of shape (N, 3, H, W).
@@ -160,7 +163,8 @@ class VGG19(vgg_cpu.VGG19):
             Gradient of the loss with respect to the output of the layer `layer_name`.
         layer_name : str
         """
-        start = self.param_layer_name.index(layer_name)
+        self._check_built()
+        start = self._index(layer_name)
         for name in reversed(self.param_layer_name[: start + 1]):
             dloss = self.layers[name].backward(dloss)
         return dloss
@@ -188,7 +192,7 @@ def get_random_img(content_image, noise, rng=None):
         Of the dtype and memory layout of `content_image`.
     """
     random = np.empty_like(content_image)
-    random[...] = np.random.default_rng(rng).uniform(-20, 20, content_image.shape)
+    random[...] = random_generator(rng).uniform(-20, 20, content_image.shape)
     return noise * random + (1 - noise) * content_image
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fast.strips import set_threads
-from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
+from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 from support.command import InputError, bounded, exit_status
 from support.files import check_outputs, write_json
@@ -67,7 +67,7 @@ class VGG19:
 
     Attributes
     ----------
-    param_layer_name : tuple of str
+    param_layer_name : list of str
         The 44 layers from 'conv1_1' to 'softmax', in order.
     layers : dict of str to layer
         Set by `build_model`; the keys are those of `param_layer_name`.
@@ -96,7 +96,7 @@ class VGG19:
     def __init__(self, param_path=FILE_NAME, last_layer="softmax"):
         self.param_path = param_path
         # the network
-        names = tuple(layer_table(self.blocks))
+        names = list(layer_table(self.blocks))
         self.param_layer_name = names[: names.index(last_layer) + 1]
         self.layers = {}
         self.update_layer_list = []
@@ -141,15 +141,16 @@ class VGG19:
 
     def init_model(self, std=0.01, rng=None):
         """Give all layers random weights, for training (see `FullyConnectedLayer.init_param`)."""
-        rng = np.random.default_rng(rng)  # one generator for all, so that no two layers are alike
+        self._check_built()
+        rng = random_generator(rng)  # one generator for all, so that no two layers are alike
         for name in self.update_layer_list:
             self.layers[name].init_param(std, rng)
 
     def load_model(self):
         """Read the weights, mean colour and class names from `param_path`.
 
-        The layers are made again, with the numbers of channels in the file, so a narrower network
-        of the same structure loads too.
+        The layers that are there are kept, also average pooling. Those with different numbers of
+        channels than the file are replaced, so a narrower network of the same structure loads too.
         """
         self.load_weights(read_weights(self.param_path, self.file_layers()))
 
@@ -160,7 +161,14 @@ class VGG19:
 
     def load_weights(self, network):
         """Take the weights from a `support.matconvnet.Network`, whose layers are used up."""
-        self.build_model({name: bias.size for name, (_, bias) in network.layers.items()})
+        if not self.layers:
+            self.build_model()
+        before = self.layers
+        # not self.build_model: that of a subclass may take no argument
+        VGG19.build_model(self, {name: bias.size for name, (_, bias) in network.layers.items()})
+        for name, layer in before.items():
+            if name not in self.layers or sizes(layer) == sizes(self.layers[name]):
+                self.layers[name] = layer
         self.image_mean = network.image_mean
         self.class_names = network.class_names
         self.wordnet_ids = network.wordnet_ids
@@ -171,7 +179,8 @@ class VGG19:
                 layer.load_param(weight, bias)
             else:  # `load_param` would make a copy: 400 MB for fc6
                 layer.weight, layer.bias = weight, bias.reshape(1, -1)  # (Co,) -> (1, Co)
-            layer.freeze()  # the weights are final: nothing needs their gradients
+            if hasattr(layer, "freeze"):  # not those of a subclass
+                layer.freeze()  # the weights are final: nothing needs their gradients
 
     def prepare(self, picture):
         """Return `picture`, uint8 (H, W, 3), as an image (1, 3, H, W): float32, minus the mean."""
@@ -195,8 +204,7 @@ class VGG19:
         """Return the class probabilities of `input_image`, shape (N, classes); rows sum to 1."""
         if self.input_image is None:
             raise RuntimeError("forward needs a picture: call load_image first")
-        if not self.layers:
-            raise RuntimeError("forward needs a network: call build_model and load_model first")
+        self._check_built()
         current = self.input_image
         for name in self.param_layer_name:
             current = self.layers[name].forward(current)
@@ -205,15 +213,28 @@ class VGG19:
     def features(self, image, names):
         """Return the outputs of the layers `names`, {name: (N, C, h, w)}, of an image (N, 3, H, W).
 
-        The forward pass ends at the deepest of them.
+        The forward pass ends at the deepest of them; without any, at the last layer.
         """
-        deepest = max(map(self.param_layer_name.index, names))
+        self._check_built()
+        deepest = max(map(self._index, names), default=len(self.param_layer_name) - 1)
+        for layer in self.layers.values():
+            layer.input = None  # of an earlier image, which the deeper layers must not keep
         outputs = {}
         for name in self.param_layer_name[: deepest + 1]:
             image = self.layers[name].forward(image)
             if name in names:
                 outputs[name] = image
         return outputs
+
+    def _check_built(self):
+        if not self.layers:
+            raise RuntimeError("the network has no layers: call build_model and load_model first")
+
+    def _index(self, name):
+        """Return the place of a layer in `param_layer_name`."""
+        if name not in self.param_layer_name:
+            raise ValueError(f"there is no layer {name!r}; the last is {self.param_layer_name[-1]}")
+        return self.param_layer_name.index(name)
 
     def score_gradients(self, classes):
         """Return how much each pixel, and each feature, contributes to the scores of `classes`.
@@ -270,6 +291,12 @@ class VGG19:
             }
             for i in np.argsort(-prob, kind="stable")[:top].tolist()
         ]
+
+
+def sizes(layer):
+    """Return the sizes of a layer that differ between wide and narrow networks."""
+    names = ("channel_in", "channel_out", "num_input", "num_output", "input_shape")
+    return {name: value for name, value in vars(layer).items() if name in names}
 
 
 class VGG16(VGG19):

@@ -18,6 +18,7 @@ what is wrong with it.
 import gzip
 import io
 import os
+import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -34,13 +35,16 @@ CLASSES = 10
 MAX_COUNT = 1_000_000  # a larger count means damage: EMNIST, the largest relative, has 814,255
 GZIP_START = b"\x1f\x8b"
 
-# the four files by their published names; some copies are named "train-images.idx3-ubyte"
+# The four files by their published names. Some copies are named "train-images.idx3-ubyte", or with
+# the name of a data set before: "emnist-digits-train-images-idx3-ubyte".
 MNIST_FILES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
+FILE_NAMES = re.compile(r"(.+[-_])?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+PLACES = ("", "raw", "MNIST/raw")  # in a folder; the last two are PyTorch's
 
 # The original server refuses downloads; these two have exact copies of its files.
 MNIST_MIRRORS = (
@@ -76,23 +80,40 @@ def download_mnist(folder):
 def find_mnist(folder):
     """Return {"train_images": Path, ...}, the four files in `folder`, or None if it has none.
 
-    Having only some of them is an `InputError`.
+    Having only some of them, or several sets, is an `InputError`.
     """
-    found = {}
-    for key, name in MNIST_FILES.items():
-        dotted = name.replace("-idx", ".idx")
-        for spelling in (name, dotted, f"{name}.gz", f"{dotted}.gz"):
-            path = Path(folder) / spelling
-            if os.path.isfile(path):
-                found[key] = path
-                break
+    sets = {}  # by the name of the data set
+    for place in PLACES:
+        for path in _files(Path(folder) / place):
+            if match := FILE_NAMES.fullmatch(path.name):
+                prefix, part, kind, _ = match.groups()
+                key = f"{'train' if part == 'train' else 'test'}_{kind}"
+                sets.setdefault(prefix or "", {}).setdefault(key, path)
+        if sets:
+            break
+    found = sets.get("")  # MNIST itself, if there are others too
+    if found is None and len(sets) > 1:
+        raise InputError(f"{folder} holds several sets of digits: {', '.join(sorted(sets))}")
+    if found is None and sets:
+        (found,) = sets.values()
     if found and len(found) < len(MNIST_FILES):
         missing = [name for key, name in MNIST_FILES.items() if key not in found]
         raise InputError(
             f"{folder} holds only a part of MNIST: {' and '.join(missing)} (or .gz) "
             f"{'is' if len(missing) == 1 else 'are'} missing; --download fetches the rest"
         )
-    return found or None
+    return found
+
+
+def _files(folder):
+    """Return the files in a folder, uncompressed ones first; [] if there is no such folder."""
+    if not os.path.isdir(folder):
+        return []
+    try:
+        paths = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
+    return sorted(paths, key=lambda path: (path.suffix == ".gz", path.name))
 
 
 def read_mnist(folder):
@@ -105,7 +126,10 @@ def read_mnist(folder):
     """
     paths = find_mnist(folder)
     if paths is None:
-        raise InputError(f"{folder} holds none of the MNIST files, such as train-images-idx3-ubyte")
+        raise InputError(
+            f"{folder} holds no MNIST: looked there, in raw and in MNIST/raw for "
+            f"{', '.join(MNIST_FILES.values())} (or .gz)"
+        )
     arrays = []
     for part in ("train", "test"):
         images_path, labels_path = paths[f"{part}_images"], paths[f"{part}_labels"]

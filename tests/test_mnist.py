@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from helpers.gradients import check_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 import mnist_mlp_cpu
 from mnist_mlp_cpu import MNIST_DIR, MNIST_MLP, main, read_parameters, shift_pictures
@@ -175,7 +177,7 @@ def test_damaged_bytes_never_crash(tmp_path_factory, junk, at, compress):
 
 def test_missing_and_mismatched_files(tmp_path):
     assert find_mnist(tmp_path) is None
-    with pytest.raises(InputError, match="none of the MNIST files"):
+    with pytest.raises(InputError, match="holds no MNIST"):
         read_mnist(tmp_path)
     digits = draw_digits(4, 0)
     write_mnist(tmp_path, digits, (digits[0], digits[1][:3]))
@@ -634,21 +636,125 @@ def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
     assert f"accuracy {content['test_accuracy']:.2%} on the test digits" in again.stdout
 
 
-def test_the_command_without_mnist(tmp_path):
+@pytest.fixture
+def no_mnist(tmp_path, monkeypatch):
+    """No folder that is looked into when none is named holds MNIST."""
+    monkeypatch.setattr(mnist_mlp_cpu, "MNIST_DIR", tmp_path / "data")
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+
+
+def test_the_command_without_mnist(no_mnist, tmp_path, capsys):
     report = tmp_path / "r.json"
-    done = run_program(
-        "--data-dir", tmp_path / "data", "--hidden", 32, 16, "--epochs", 2, "--report", report
-    )
-    assert done.returncode == 0, done.stderr
-    announced = [line for line in done.stdout.splitlines() if "SYNTHETIC" in line]
+    assert main(["--hidden", "32", "16", "--epochs", "2", "--report", str(report)]) == 0
+    announced = [line for line in capsys.readouterr().out.splitlines() if "SYNTHETIC" in line]
     assert len(announced) == 1
     assert "--download" in announced[0]
     assert "12,000 training and 2,000 test" in announced[0]
     content = json.loads(report.read_text("utf-8"))
     assert content["data_source"] == "synthetic"
+    assert content["data_dir"] == str(tmp_path / "data" / "synthetic")
     assert content["test_accuracy"] > 0.85
     assert len(read_mnist(tmp_path / "data" / "synthetic")[0]) == 12_000
     assert find_mnist(tmp_path / "data") is None  # never mistaken for MNIST
+
+
+def test_synthetic_digits_only_where_no_folder_was_named(no_mnist, mnist_dir, tmp_path, capsys):
+    mistyped = tmp_path / "mnist_dtaa"
+    with pytest.raises(InputError) as caught:
+        MNIST_MLP().load_data(mistyped)
+    for name in ("mnist_dtaa", *NAMES, "MNIST/raw"):
+        assert name in str(caught.value)
+    assert main(["--data-dir", str(mistyped)]) == 2
+    assert "mnist_dtaa holds no MNIST" in capsys.readouterr().err
+    assert not mistyped.exists()
+    mlp = MNIST_MLP()
+    shutil.copytree(mnist_dir, "../mnist_data")  # the book's folder
+    mlp.load_data()
+    assert mlp.data_source == "mnist"
+    assert "MNIST from ../mnist_data: 1,530 training" in capsys.readouterr().out
+    shutil.rmtree("../mnist_data")
+    mlp.load_data()
+    assert mlp.data_source == "synthetic"
+    assert "SYNTHETIC" in capsys.readouterr().out
+    assert len(mlp.train_data) == 12_000
+
+
+@pytest.mark.parametrize("place", ["", "raw", "MNIST/raw"])
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name,
+        lambda name: f"emnist-digits-{name.replace('t10k', 'test')}",
+        lambda name: f"kmnist_{name.replace('-idx', '.idx')}",
+    ],
+)
+def test_other_places_and_names(mnist_dir, tmp_path, place, rename):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        shutil.copy(mnist_dir / name, tmp_path / place / rename(name))
+    (tmp_path / place / "my-notes.txt").write_text("train-images")
+    for array, expected in zip(read_mnist(tmp_path), read_mnist(mnist_dir), strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_several_sets_in_one_folder(mnist_dir, tmp_path):
+    for prefix in ("emnist-digits-", "emnist-mnist-"):
+        for name in NAMES:
+            shutil.copy(mnist_dir / name, tmp_path / f"{prefix}{name}")
+    with pytest.raises(InputError, match="several sets of digits: emnist-digits-, emnist-mnist-"):
+        find_mnist(tmp_path)
+    for name in NAMES:
+        shutil.copy(mnist_dir / name, tmp_path / name)
+    assert {path.name for path in find_mnist(tmp_path).values()} == set(NAMES)
+    (tmp_path / NAMES[1]).unlink()  # not mended from another set
+    with pytest.raises(InputError, match="only a part of MNIST: train-labels"):
+        find_mnist(tmp_path)
+
+
+def test_called_too_early_and_the_books_attributes(mnist_dir):
+    mlp = MNIST_MLP()
+    for call in (
+        mlp.init_model,
+        lambda: mlp.forward(np.zeros((1, 784))),
+        mlp.backward,
+        lambda: mlp.update(0.1),
+        lambda: mlp.load_model("p.npz"),
+        lambda: mlp.save_model("p.npz"),
+    ):
+        with pytest.raises(RuntimeError, match="call build_model first"):
+            call()
+    mlp.build_model()
+    assert [mlp.fc1, mlp.relu1, mlp.fc2, mlp.relu2, mlp.fc3] == mlp.layers
+    assert mlp.update_layer_list == [mlp.fc1, mlp.fc2, mlp.fc3]
+    for call in (mlp.train, mlp.evaluate, mlp.shuffle_data):
+        with pytest.raises(RuntimeError, match="call load_data first"):
+            call()
+    mlp.load_data(mnist_dir)
+    for call in (mlp.train, mlp.evaluate, lambda: mlp.save_model("p.npz")):
+        with pytest.raises(RuntimeError, match="call init_param or load_param first"):
+            call()
+    mlp.init_model()
+    with pytest.raises(RuntimeError, match="forward pass"):
+        mlp.backward()
+    with pytest.raises(RuntimeError, match="backward pass"):
+        mlp.update(0.1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_limits_the_threads_of_blas(mnist_dir, threads, monkeypatch):
+    mlp = small_mlp(mnist_dir, threads=threads)
+    seen = set()
+
+    def look(self, input, original=MNIST_MLP.forward):
+        seen.update(library["num_threads"] for library in threadpool_info()
+                    if library["user_api"] == "blas")  # fmt: skip
+        return original(self, input)
+
+    monkeypatch.setattr(MNIST_MLP, "forward", look)
+    mlp.train()
+    mlp.evaluate()
+    assert seen == {threads}
 
 
 def test_the_command_resumes_training(mnist_dir, tmp_path, capsys):
@@ -684,11 +790,11 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
         ([*data, "--load", str(tmp_path / "absent.npz")], "cannot read"),
         ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "different network"),
         (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
-        (["--data-dir", inside_file], "cannot write"),
         ([*data, "--report", f"{mnist_dir}/../{mnist_dir.name}/{NAMES[0]}"], "would overwrite"),
         ([*data, "--save", "p.npz", "--report", str(tmp_path / "p.npz")], "two outputs"),
         ([*data, "--load", "p.npz", "--report", str(tmp_path / "p.npz")], "would overwrite"),
-        (["--data-dir", str(tmp_path / ("x" * 300))], "File name too long"),
+        (["--data-dir", inside_file], "holds no MNIST"),
+        (["--data-dir", str(tmp_path / ("x" * 300))], "holds no MNIST"),
     ):
         assert main(options) == 2, options
         captured = capsys.readouterr()

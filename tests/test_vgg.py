@@ -116,7 +116,7 @@ def assert_close(actual, expected, name):
 def test_the_layers_are_those_of_the_paper():
     vgg = VGG19()
     assert vgg.param_path == "imagenet-vgg-verydeep-19.mat"
-    assert vgg.param_layer_name == LAYER_NAMES
+    assert vgg.param_layer_name == list(LAYER_NAMES)
     vgg.build_model()
     assert tuple(vgg.layers) == LAYER_NAMES
     assert vgg.update_layer_list == list(OUTPUTS)
@@ -159,7 +159,7 @@ def test_the_costs_of_the_layers_are_the_published_ones(kind, parameters, billio
     vgg = kind()
     vgg.build_model()
     costs = {cost.name: cost for cost in vgg_cpu.layer_costs(vgg)}
-    assert tuple(costs) == vgg.param_layer_name
+    assert list(costs) == vgg.param_layer_name
     for name, cost in costs.items():
         assert cost.parameters == PARAMETERS.get(name, 0)
     assert sum(cost.parameters for cost in costs.values()) == parameters
@@ -390,7 +390,7 @@ def test_gradients_of_the_scores_and_grad_cam_are_those_of_pytorch(folder, kind)
 
 def test_features_end_at_the_deepest_layer(folder):
     vgg = vgg_cpu.load_network(folder / "beta16.mat", last_layer="pool5")
-    assert vgg.param_layer_name == LAYER_NAMES[:37]
+    assert vgg.param_layer_name == list(LAYER_NAMES[:37])
     assert list(vgg.layers) == list(LAYER_NAMES[:37])
     image = np.random.default_rng(0).uniform(-100, 100, (1, 3, 32, 64)).astype(np.float32)
     outputs = vgg.features(image, ["conv2_1", "relu1_1"])
