@@ -21,6 +21,11 @@ from math import ceil
 from pathlib import Path
 from zipfile import BadZipFile
 
+if __name__ == "__main__":  # the imports take seconds
+    from support.command import quiet_start
+
+    quiet_start()
+
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -504,7 +509,7 @@ def make_report(arguments, mlp):
 
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    return exit_status("mnist_mlp_cpu.py", run, parse_arguments(argv))
+    return exit_status("mnist_mlp_cpu.py", lambda argv: run(parse_arguments(argv)), argv)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,11 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":  # the imports take seconds
+    from support.command import quiet_start
+
+    quiet_start()
+
 import numpy as np
 
 import vgg_cpu

@@ -19,6 +19,11 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+if __name__ == "__main__":  # the imports take seconds
+    from support.command import quiet_start
+
+    quiet_start()
+
 import numpy as np
 
 from fast.strips import set_threads
@@ -443,7 +448,7 @@ def run(arguments):
 
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    return exit_status("vgg_cpu.py", run, parse_arguments(argv))
+    return exit_status("vgg_cpu.py", lambda argv: run(parse_arguments(argv)), argv)
 
 
 if __name__ == "__main__":

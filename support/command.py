@@ -1,10 +1,18 @@
 """What the commands share: the error they show, bounded options, signals, and exit status."""
 
 import argparse
+import io
 import math
+import os
+import re
 import signal
 import sys
-from contextlib import suppress
+import threading
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+
+# Ctrl-C, the end of a session, and a closed terminal, which Windows does not have.
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # all but tab, line feed and carriage return
 
 
 class InputError(ValueError):
@@ -53,33 +61,119 @@ def bounded(kind, least=None, above=None, most=None):
 def exit_status(program, run, arguments):
     """Call ``run(arguments)``; print one line if something stopped it.
 
+    While it runs, printing never fails (`_Stream`), and a signal is handled like Ctrl-C, so that no
+    temporary files are left behind. A second signal does not disturb that; a third ends at once.
+
     Returns
     -------
     int
-        The result of `run` (0 for None), 2 for unusable input (`InputError`) or too little memory,
-        130 after Ctrl-C, 143 after SIGTERM. SIGTERM is handled like Ctrl-C, so that no temporary
-        files are left behind.
+        The result of `run` (0 for None), 2 for unusable input (`InputError`), too little memory or
+        a full standard output, 129, 130 or 143 after SIGHUP, Ctrl-C or SIGTERM.
     """
-    signals = []
+    received = []
 
     def interrupt(number, frame):
-        signals.append(number)
-        raise KeyboardInterrupt
+        received.append(number)
+        if len(received) == 1:
+            raise KeyboardInterrupt
+        if len(received) > 2:
+            os._exit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return run(arguments) or 0
-    except InputError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError:
-        print(f"{program}: error: there is not enough memory", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 128 + (signals[0] if signals else signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    with ExitStack() as stack:
+        if not isinstance(sys.stdout, _Stream):  # not two commands at once, in threads
+            stack.enter_context(redirect_stdout(_Stream(sys.stdout)))
+            stack.enter_context(redirect_stderr(_Stream(sys.stderr)))
+        previous = set_handlers(interrupt)
+        try:
+            status, message = run(arguments) or 0, ""
+        except InputError as error:
+            status, message = 2, f"error: {error}"
+        except MemoryError:
+            status, message = 2, "error: there is not enough memory"
+        except KeyboardInterrupt:
+            status, message = 128 + (received[0] if received else signal.SIGINT), "interrupted"
+        finally:
+            restore_handlers(previous)
+            sys.stdout.flush()
+        full = getattr(sys.stdout, "error", None)
+        if status == 0 and full and not isinstance(full, BrokenPipeError):  # head has read enough
+            status, message = 2, f"error: cannot write to standard output: {full}"
+        if message:
+            print(re.sub(f"[{CONTROL}\r\n]", _escape, f"{program}: {message}"), file=sys.stderr)
+    return status
+
+
+def quiet_start():
+    """Let Ctrl-C end a program with one line while its libraries load, which takes seconds."""
+
+    def end(number, frame):
+        with suppress(OSError):
+            os.write(2, f"{os.path.basename(sys.argv[0])}: interrupted\n".encode())
+        os._exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
+
+
+def set_handlers(handler):
+    """Let `handler` receive the signals that stop a program; return those that did so far.
+
+    A signal that is ignored, as by nohup, stays so. Only the main thread can do it; nothing happens
+    in others, such as those of a web server.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def restore_handlers(previous):
+    """Undo `set_handlers`, whose result is `previous`."""
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+class _Stream:
+    """Standard output or error, in which nothing that is printed stops the work.
+
+    Characters that the encoding lacks and control characters, which act on the terminal, become
+    escapes. If nobody reads any more, the disk is full, or there is no stream (None, as under
+    pythonw), the text is dropped; `error` is the reason.
+    """
+
+    def __init__(self, stream):
+        self.stream = io.TextIOBase() if stream is None else stream
+        self.dropping = stream is None
+        self.error = None
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        """Write what can be written."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        shown = re.sub(f"[{CONTROL}]", _escape, text).encode(encoding, "backslashreplace")
+        self._try(self.stream.write, shown.decode(encoding))
+        return len(text)
+
+    def flush(self):
+        """Pass on what was written so far."""
+        self._try(self.stream.flush)
+
+    def _try(self, function, *arguments):
+        if self.dropping:
+            return
+        try:
+            function(*arguments)
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self.error, self.dropping = error, True
+            if self.stream in (sys.__stdout__, sys.__stderr__):  # flushed again at the very end
+                with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
+                    os.dup2(nowhere.fileno(), self.stream.fileno())
+
+
+def _escape(match):
+    return ascii(match[0])[1:-1]
 
 
 class Stopped(Exception):
@@ -108,14 +202,11 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores it: keep that
-                self._previous[number] = signal.signal(number, self._record)
+        self._previous = set_handlers(self._record)
         return self
 
     def __exit__(self, *exception):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        restore_handlers(self._previous)
 
     def check(self):
         """Raise `Stopped` if there was a signal."""
