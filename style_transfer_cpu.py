@@ -41,7 +41,7 @@ from layers1 import random_generator
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
 from style.checkpoint import check_resumable, options_to_keep, read_options, run_digests
-from style.colours import keep_chroma, match_colours, match_palette
+from style.colours import keep_chroma, match_colours, match_palette, smooth_change
 from style.journal import Journal, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
@@ -467,7 +467,8 @@ def first_image(vgg, content, styles, start, settings, rng):
     if start is not None:
         picture = cover_picture(start, *content.shape[:2])
     elif settings.init == "palette":
-        picture = match_palette(content, styles, settings.style_blend or [1] * len(styles), rng)
+        shares = settings.style_blend or [1] * len(styles)
+        picture = smooth_change(content, match_palette(content, styles, shares, rng))
     noise = {"noise": 1, "mix": settings.noise}.get(settings.init, 0)
     image = get_random_img(vgg.prepare(picture), noise, rng)
     return image + rng.uniform(-0.1, 0.1, image.shape).astype(image.dtype)

@@ -2,7 +2,8 @@
 
 `keep_chroma` changes the finished result: it keeps its lightness and takes the content's colours.
 `match_colours` changes the style before the transfer: it gets the content's palette.
-`match_palette` changes the picture to start from: the content gets the style's palette.
+`match_palette` and `smooth_change` make the picture to start from: the content in the style's
+colours.
 
 Pictures are uint8 of shape (H, W, 3) in sRGB; so are the results, which are new arrays. The first
 two functions compute in strips of rows, so they need little more memory than the pictures. They
@@ -10,6 +11,7 @@ raise ValueError or TypeError for other shapes or dtypes.
 """
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from fast.strips import run_strips, strips_of_rows
 from support.pictures import check_rgb
@@ -47,6 +49,8 @@ STRIP_PIXELS = 1 << 15
 
 # Of `match_palette`: noise in levels, rounds, and the part of the way that each of them goes.
 PALETTE_NOISE, PALETTE_ROUNDS, PALETTE_STEP = 2.0, 60, 0.35
+
+GRAIN = 2.0  # pixels: `smooth_change` leaves no finer differences of colour in plain areas
 
 
 def keep_chroma(result, content):
@@ -167,6 +171,16 @@ def match_palette(content, styles, shares, rng):
             values[order] += PALETTE_STEP * (np.sort(goal) - values[order])
         pixels = axes.T @ along  # the axes are orthogonal: back to red, green and blue
     return np.rint(pixels.T.clip(0, 255)).astype(np.uint8).reshape(content.shape)
+
+
+def smooth_change(content, changed):
+    """Return `content` plus the change from it to `changed`, blurred.
+
+    In a plain sky all pixels are nearly equal, and `match_palette` tears them apart: its picture
+    has grain there. Blurred, the change gives areas their colours, and details are the content's.
+    """
+    change = gaussian_filter(changed.astype(np.float32) - content, (GRAIN, GRAIN, 0))
+    return np.rint((content + change).clip(0, 255)).astype(np.uint8)
 
 
 def _decoded(values):

@@ -6,7 +6,7 @@ from helpers.oracles import oklab
 
 from fast import strips as threads
 from style import colours
-from style.colours import keep_chroma, match_colours, match_palette
+from style.colours import keep_chroma, match_colours, match_palette, smooth_change
 
 # sRGB colours in Oklab, as the examples and test suites of CSS Color 4 give them.
 PUBLISHED = [
@@ -298,6 +298,23 @@ def test_the_palette_becomes_that_of_the_styles_in_their_shares():
     assert blueness[is_blue].mean() > blueness[is_red].mean() + 100
     again = match_palette(content, [red, blue, green], [3, 1, 0], np.random.default_rng(0))
     np.testing.assert_array_equal(made, again)
+
+
+def test_a_smoothed_change_of_colours_has_no_grain_and_keeps_the_details():
+    rng = np.random.default_rng(0)
+    content = np.full((64, 96, 3), 180, np.uint8)  # a plain sky above plain ground, and one post
+    content[40:] = 60
+    content[20:60, 48] = 20
+    style = rng.integers(0, 256, (50, 50, 3), np.uint8)
+    torn = match_palette(content, [style], [1], rng)
+    smooth = smooth_change(content, torn)
+    assert (smooth.shape, smooth.dtype) == (content.shape, np.uint8)
+    sky = np.s_[8:30, 8:40]
+    assert torn[sky].std(axis=(0, 1)).min() > 40 and smooth[sky].std(axis=(0, 1)).max() < 20
+    np.testing.assert_allclose(smooth[sky].mean(axis=(0, 1)), torn[sky].mean(axis=(0, 1)), atol=6)
+    post, beside = smooth[20:30, 48].mean(), smooth[20:30, 47].mean()
+    assert beside - post == pytest.approx(160, abs=12)  # as sharp as before
+    np.testing.assert_array_equal(smooth_change(content, content), content)
 
 
 # --- what both have in common ---
