@@ -350,11 +350,13 @@ def stylize(
 
     def emit(position, losses):
         if on_step:
+            losses = {name: factor * loss for name, loss in losses.items()}
             on_step(Step(losses, position, partial(finished, position.image)))
 
     optimise = lbfgs
     if settings.optimizer == "adam":
         optimise = partial(adam, learning_rate=settings.learning_rate)
+    even_settings, factor = settings.even_weights()
     position = resume_from
     with np.errstate(over="ignore", invalid="ignore"):  # `Objective` checks that all is finite
         for number in range(position.scale if position else 0, len(scales)):
@@ -367,7 +369,7 @@ def stylize(
                 image = enlarged(position.image, scale.height, scale.width)
                 position = Position(number, 0, image, {})
             style_images = [network.prepare(style) for style in small_styles]
-            objective = Objective(fused, network.prepare(small), style_images, settings)
+            objective = Objective(fused, network.prepare(small), style_images, even_settings)
             if position is resume_from or number == 0:
                 emit(position, {})
             image = optimise(objective, position, scale.steps, bounds, emit)

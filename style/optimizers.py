@@ -62,9 +62,10 @@ def lbfgs(objective, position, steps, bounds, emit):
     other pixels move by -H g and stop at the bounds.
 
     A step is one iteration: one evaluation of the objective, or more if the first trial was too
-    long; see `line_search`. The very first step changes a pixel by one level on average, whatever
-    the scale of the objective. If no step reduces the loss, the pairs s, y are forgotten and the
-    direction of the gradient is tried. If that fails too, the optimisation ends early.
+    long; see `line_search`. The very first step, before its projection, changes a pixel by one
+    level on average, whatever the scale of the objective. If no step reduces the loss, the pairs
+    s, y are forgotten and the direction of the gradient is tried. If that fails too, the
+    optimisation ends early.
 
     Notes
     -----

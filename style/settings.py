@@ -12,6 +12,7 @@ import shlex
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from math import frexp
 from pathlib import Path
 
 from style.report import check_animation_path, check_plot_path, check_report_path
@@ -227,6 +228,17 @@ class Settings:
             content_weight=weight if self.content_weight is None else self.content_weight,
             content_layers=layers if self.content_layers is None else self.content_layers,
         )
+
+    def even_weights(self):
+        """Return the settings with loss weights of the defaults' size, and the factor between them.
+
+        Only the ratios of the weights count for the picture, but gradients of tiny weights would
+        vanish in float32. As the factor is a power of 2, it changes no rounding.
+        """
+        names = ("content_weight", "style_weight", "tv_weight")
+        largest = max(getattr(self, name) for name in names)
+        factor = 2.0 ** (frexp(max(largest, 1e-300))[1] - 9)  # 1 if the largest is 256 to 512
+        return replace(self, **{name: getattr(self, name) / factor for name in names}), factor
 
     def used_layers(self):
         """Return {name: weight} of the content and of the style layers whose losses count."""

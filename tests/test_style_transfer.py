@@ -746,6 +746,22 @@ def test_stylize_resumes_from_every_step(pictures, optimizer):
         np.testing.assert_array_equal(again, result)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("factor", [2.0**-900, 2.0**-100, 2.0**-27, 2.0**60])
+def test_the_picture_depends_on_the_ratios_of_the_weights_alone(pictures, optimizer, factor):
+    runs = []
+    for scale in (1.0, factor):
+        settings = replace(
+            SMALL, optimizer=optimizer, content_weight=5 * scale, style_weight=400 * scale,
+            tv_weight=2e-3 * scale,
+        )  # fmt: skip
+        steps = []
+        result = stylize(*pictures, settings, on_step=steps.append)
+        runs.append((result, [sum(step.losses.values()) / scale for step in steps]))
+    np.testing.assert_array_equal(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
 def test_an_exception_in_on_step_ends_the_run(pictures):
     class Enough(Exception):
         pass
