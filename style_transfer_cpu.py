@@ -64,6 +64,7 @@ from support.trained_filters import (
     download_trained_filters,
     find_trained_filters,
 )
+from support.weights import load_network
 
 # The book's settings, for `book_style_transfer`.
 CONTENT_LOSS_LAYERS = ["relu4_2"]
@@ -422,7 +423,7 @@ def make_network(content, styles, settings=Settings(), rng=None):
         path = find_trained_filters() if settings.weights == "trained" else settings.weights
         if path is None:
             raise InputError("the trained filters are not here; --download fetches them")
-        vgg = vgg_cpu.load_network(path, (VGG19, VGG16))
+        vgg = load_network(path, (VGG19, VGG16))
     if settings.pooling == "average":
         vgg.use_average_pooling()
     if settings.weights in MADE_FILTERS:

@@ -9,15 +9,11 @@ file.
 Paper: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 ICLR 2015; the networks are columns E and D of table 1.
 
+`vgg/` has the command, and shows what a network sees.
+
 A *picture* is a uint8 array (H, W, 3), sRGB. An *image* is what the network takes: a float32 array
 (N, 3, H, W), RGB from 0 to 255 minus the mean colour.
 """
-
-import argparse
-import time
-from math import prod
-from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__":  # the imports take seconds
     from support.command import quiet_start
@@ -26,15 +22,13 @@ if __name__ == "__main__":  # the imports take seconds
 
 import numpy as np
 
-from fast.strips import set_threads
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support.command import InputError, bounded, exit_status
-from support.files import check_outputs, write_json
-from support.machine import library_versions, peak_memory_bytes
-from support.matconvnet import FILE_NAME, IMAGE_MEAN, download_vgg19
+from support.command import exit_status
+from support.matconvnet import FILE_NAME, IMAGE_MEAN
 from support.pictures import read_picture, resize_picture
 from support.weights import read_weights
+from vgg.command import class_line, parse_arguments, run
 
 IMAGE_SIZE = 224  # height and width of the input in pixels
 
@@ -197,13 +191,16 @@ class VGG19:
         pixels = image[0].transpose(1, 2, 0) + self.image_mean  # (3, H, W) -> (H, W, 3)
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
-    def load_image(self, image_dir):
-        """Read the picture file `image_dir` into `input_image`, prepared as in training.
+    def network_input(self, picture):
+        """Return `picture`, of any size, as the image (1, 3, 224, 224) that `forward` takes.
 
         The whole picture is resized to 224x224 whatever its aspect ratio, as in the course.
         """
-        picture = resize_picture(read_picture(image_dir), IMAGE_SIZE, IMAGE_SIZE, "bilinear")
-        self.input_image = self.prepare(picture)
+        return self.prepare(resize_picture(picture, IMAGE_SIZE, IMAGE_SIZE, "bilinear"))
+
+    def load_image(self, image_dir):
+        """Read the picture file `image_dir` into `input_image`, prepared as in training."""
+        self.input_image = self.network_input(read_picture(image_dir))
 
     def forward(self):
         """Return the class probabilities of `input_image`, shape (N, classes); rows sum to 1."""
@@ -310,145 +307,10 @@ class VGG16(VGG19):
     blocks = VGG16_BLOCKS
 
 
-def class_line(best):
-    """Return one class of `VGG19.best_classes` as a line of text."""
-    name = best["name"] or "class without a name"
-    return f"{best['probability']:8.4f}  {best['id']:4d}  {name}"
-
-
-def load_network(param_path, kinds=(VGG19, VGG16), **options):
-    """Return the network that a weights file holds: one of `kinds`, with its parameters.
-
-    `options` are passed to `kinds`. Raises `InputError` if the file is missing or holds none of
-    them.
-    """
-    candidates = [kind(param_path, **options) for kind in kinds]
-    weights = read_weights(param_path, *(vgg.file_layers() for vgg in candidates))
-    for vgg in candidates:
-        if list(weights.layers) == [n for n in vgg.file_layers() if n.startswith(("conv", "fc"))]:
-            vgg.load_weights(weights)
-            return vgg
-    raise InputError(f"{param_path} has only convolutions, without fully connected layers")
-
-
-# ---- what a network costs, and where it looks ----------------------------------------------------
-
-
-class LayerCost(NamedTuple):
-    """One row of the table of layers."""
-
-    name: str
-    output_shape: tuple  # of one picture: (C, H, W) or (features,)
-    parameters: int
-    multiplications: int  # of the definition, without Winograd's savings
-
-
-def layer_costs(vgg):
-    """Return a `LayerCost` for each layer of a network, from the layers that `build_model` made."""
-    costs, shape = [], (3, IMAGE_SIZE, IMAGE_SIZE)
-    for name in vgg.param_layer_name:
-        layer = vgg.layers[name]
-        weights, outputs = 0, 0
-        if name.startswith("conv"):
-            weights = layer.channel_in * layer.kernel_size**2 * layer.channel_out
-            outputs, shape = layer.channel_out, (layer.channel_out, *shape[1:])
-        elif name.startswith("fc"):
-            weights = layer.num_input * layer.num_output
-            outputs, shape = layer.num_output, (layer.num_output,)
-        elif name.startswith("pool"):
-            shape = shape[0], shape[1] // 2, shape[2] // 2
-        elif name == "flatten":
-            shape = tuple(layer.output_shape)
-        positions = prod(shape[1:])  # each weight is used once at each
-        costs.append(LayerCost(name, shape, weights + outputs, weights * positions))
-    return costs
-
-
-def grad_cam(features, gradients):
-    """Return where the evidence for a class lies: a map (h, w), at least 0.
-
-        a_c = mean over y, x of  dscore / dA_c[y, x]        how much channel c counts
-        map = max(0, sum over c of  a_c A_c)                where the channels that count are active
-
-    R. Selvaraju and others, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization", ICCV 2017, equations 1 and 2.
-
-    Parameters
-    ----------
-    features, gradients : ndarray of shape (C, h, w)
-        A, the output of the last ReLU before pool5, and the gradient of a score with respect to it.
-    """
-    weights = gradients.mean(axis=(1, 2))  # (C, h, w) -> (C,)
-    return np.maximum(np.tensordot(weights, features, 1), 0)  # (C) . (C, h, w) -> (h, w)
-
-
-def parse_arguments(argv):
-    """Return the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="vgg_cpu.py",
-        description="Name what pictures show, with VGG-19 and its ImageNet weights.",
-        epilog="examples:\n"
-        "  python vgg_cpu.py --download                  download the weights (535 MB), once\n"
-        "  python vgg_cpu.py cat.jpg                     print the five most probable classes\n"
-        "  python vgg_cpu.py *.jpg --top 1 --report r.json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    at_least_1 = bounded(int, least=1)
-    add = parser.add_argument
-    add("images", nargs="*", metavar="IMAGE", help="picture files to classify")
-    add("--weights", type=Path, default=FILE_NAME, metavar="FILE",
-        help="weights file (default: %(default)s)")
-    add("--download", action="store_true",
-        help="download the weights file first (535 MB) and verify its SHA-256")
-    add("--threads", type=at_least_1, metavar="N",
-        help="number of threads (default: one for each CPU)")
-    add("--top", type=at_least_1, default=5, metavar="N",
-        help="number of classes to print for each picture (default: %(default)s)")
-    add("--report", type=Path, metavar="FILE.json",
-        help="write results, times and library versions to this file")  # fmt: skip
-    arguments = parser.parse_args(argv)
-    if not arguments.images and not arguments.download:
-        parser.error("give the file name of at least one picture")
-    return arguments
-
-
-def run(arguments):
-    """Download the weights, classify the pictures and write the report, as the options say."""
-    if arguments.report:
-        # before the work
-        check_outputs([arguments.report], [*arguments.images, arguments.weights])
-    set_threads(arguments.threads)
-    if arguments.download:
-        download_vgg19(arguments.weights)
-    if not arguments.images:
-        return
-    start = time.perf_counter()
-    vgg = load_network(arguments.weights)
-    load_seconds = time.perf_counter() - start
-    print(f"weights {arguments.weights} loaded in {load_seconds:.1f} s")
-    pictures = []
-    for image in arguments.images:
-        print(image)
-        start = time.perf_counter()
-        vgg.load_image(image)
-        top = vgg.evaluate(arguments.top)
-        seconds = time.perf_counter() - start
-        print(f"  {seconds:.2f} s")
-        pictures.append({"image": image, "seconds": round(seconds, 4), "top": top})
-    report = {
-        "weights": str(arguments.weights),
-        "load_seconds": round(load_seconds, 4),
-        "pictures": pictures,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "versions": library_versions("numpy", "scipy", "pillow"),
-    }
-    if arguments.report:
-        write_json(arguments.report, report)
-
-
 def main(argv=None):
     """Run the command; return its exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    return exit_status("vgg_cpu.py", lambda argv: run(parse_arguments(argv)), argv)
+    kinds = (VGG19, VGG16)
+    return exit_status("vgg_cpu.py", lambda argv: run(parse_arguments(argv), kinds), argv)
 
 
 if __name__ == "__main__":

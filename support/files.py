@@ -4,6 +4,8 @@
 devices and folders are refused. What the system reports becomes one `InputError`.
 """
 
+import csv
+import io
 import json
 import os
 import secrets
@@ -126,6 +128,13 @@ def write_json(path, report):
     text = json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
     # A file name may hold bytes that are not valid text; they are written as escapes.
     write_bytes(path, text.encode("utf-8", "backslashreplace"), "the report")
+
+
+def write_csv(path, rows):
+    """Write `rows`, lists of values, as comma-separated values, completely or not at all."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"), "the report")
 
 
 def _mode(path):

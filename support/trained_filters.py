@@ -227,6 +227,23 @@ def read_trained_filters(path):
     InputError
         If there is no such file, or its content is not as described; or h5py is not installed.
     """
+    return _read(path, _convolutions), np.array(IMAGE_MEAN, np.float32)
+
+
+def read_side_outputs(path):
+    """Read what turns features into edge maps, for `vgg_views.edge_maps`; errors are the same.
+
+    Returns
+    -------
+    list of (weight, bias)
+        Of the side outputs of the five blocks, shapes (C,) and (), then of their fusion, shapes
+        (5,) and ().
+    """
+    return _read(path, _side_outputs)
+
+
+def _read(path, contents):
+    """Return `contents(file)` of the open HDF5 file, or raise `InputError`."""
     try:
         import h5py  # here, as all else works without it
     except ImportError:
@@ -237,7 +254,7 @@ def read_trained_filters(path):
         if not h5py.is_hdf5(path):
             raise _FormatError("is not an HDF5 file, or only the beginning of one")
         with h5py.File(path, "r") as file:
-            return _convolutions(file), np.array(IMAGE_MEAN, np.float32)
+            return contents(file)
     except _FormatError as error:
         raise InputError(f"the weights file {path} {error}") from error
     except MemoryError:
@@ -257,7 +274,7 @@ def _convolutions(file):
     channels = 3  # of the next layer's input
     for block, convolutions in enumerate(CONVOLUTIONS, start=1):
         for i in range(convolutions):
-            place = f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
+            place = _place(block, i)
             weight = _array(file, f"{place}/0", (3, 3, channels, None))
             channels = weight.shape[3]
             bias = _array(file, f"{place}/1", (channels,))
@@ -266,6 +283,24 @@ def _convolutions(file):
     weight, bias = layers["conv1_1"]
     layers["conv1_1"] = weight[::-1].copy(), bias  # the training had blue, green, red
     return layers
+
+
+def _place(block, i):
+    """Return where the arrays of convolution `i`, from 0, of a block are."""
+    return f"block{block}/layers/conv2d{f'_{i}' if i else ''}/vars"
+
+
+def _side_outputs(file):
+    """Return what `read_side_outputs` does, from an open file."""
+    channels = {}
+    for block, convolutions in enumerate(CONVOLUTIONS, start=1):
+        channels[f"dsn{block}"] = _array(file, f"{_place(block, convolutions - 1)}/1", (None,)).size
+    pairs = []
+    for name, C in {**channels, "fuse": len(CONVOLUTIONS)}.items():
+        weight = _array(file, f"{name}/vars/0", (1, 1, C, 1))
+        bias = _array(file, f"{name}/vars/1", (1,))
+        pairs.append((weight.reshape(C), bias[0]))  # (1, 1, C, 1) -> (C,)
+    return pairs
 
 
 def _array(file, name, shape):

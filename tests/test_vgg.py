@@ -1,5 +1,6 @@
 """VGG-19 against a second implementation of it, and its command."""
 
+import csv
 import json
 import os
 import re
@@ -9,16 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.filter_files import write_filters
 from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_matconvnet
 from PIL import Image
 
 import vgg_cpu
+from support import figures
 from support.command import InputError
 from support.matconvnet import read_matconvnet
-from support.pictures import write_picture
-from vgg_cpu import VGG19, main
+from support.pictures import read_picture, write_picture
+from support.weights import load_network
+from vgg import command
+from vgg.costs import layer_costs
+from vgg.views import grad_cam
+from vgg_cpu import VGG16, VGG19, main
 
 ROOT = Path(__file__).resolve().parent.parent
+KINDS = (VGG19, VGG16)
 NARROW = make_weights(divisor=16, classes=12)
 CONVOLUTIONS = [name for name in NARROW if name.startswith("conv")]
 
@@ -137,7 +145,7 @@ def test_vgg16_is_column_d():
     """Three convolutions in each of the last three blocks."""
     fourth = [f"{kind}{block}_4" for block in (3, 4, 5) for kind in ("conv", "relu")]
     expected = [name for name in LAYER_NAMES if name not in fourth]
-    assert list(vgg_cpu.VGG16().param_layer_name) == expected
+    assert list(VGG16().param_layer_name) == expected
 
 
 # Parameters of the layers, as published with the networks by Keras and PyTorch.
@@ -153,12 +161,12 @@ PARAMETERS = {
 @pytest.mark.parametrize(
     # total parameters and billions of multiplications, as published with PyTorch's models
     ("kind", "parameters", "billions"),
-    [(vgg_cpu.VGG16, 138_357_544, 15.47), (VGG19, 143_667_240, 19.63)],
+    [(VGG16, 138_357_544, 15.47), (VGG19, 143_667_240, 19.63)],
 )
 def test_the_costs_of_the_layers_are_the_published_ones(kind, parameters, billions):
     vgg = kind()
     vgg.build_model()
-    costs = {cost.name: cost for cost in vgg_cpu.layer_costs(vgg)}
+    costs = {cost.name: cost for cost in layer_costs(vgg)}
     assert list(costs) == vgg.param_layer_name
     for name, cost in costs.items():
         assert cost.parameters == PARAMETERS.get(name, 0)
@@ -174,10 +182,10 @@ def test_the_costs_of_the_layers_are_the_published_ones(kind, parameters, billio
 
 
 def test_the_costs_are_those_of_the_layers_outputs(folder):
-    vgg = vgg_cpu.load_network(folder / "beta16.mat")
+    vgg = load_network(folder / "beta16.mat", KINDS)
     vgg.load_image(folder / "waves.png")
     current = vgg.input_image
-    for name, cost in zip(vgg.param_layer_name, vgg_cpu.layer_costs(vgg), strict=True):
+    for name, cost in zip(vgg.param_layer_name, layer_costs(vgg), strict=True):
         current = vgg.layers[name].forward(current)
         assert current.shape[1:] == cost.output_shape
         if name in NARROW:
@@ -191,9 +199,9 @@ NARROW_16 = make_weights(divisor=16, classes=12, blocks=BLOCKS_16)
 def test_a_file_of_vgg16_loads_and_classifies(tmp_path, folder, capsys, variant):
     path = tmp_path / "vgg16.mat"
     write_matconvnet(path, NARROW_16, variant)
-    vgg = vgg_cpu.load_network(path)
-    assert type(vgg) is vgg_cpu.VGG16
-    again = vgg_cpu.VGG16(path)
+    vgg = load_network(path, KINDS)
+    assert type(vgg) is VGG16
+    again = VGG16(path)
     again.load_model()
     for network in (vgg, again):
         network.load_image(folder / "waves.png")
@@ -202,7 +210,7 @@ def test_a_file_of_vgg16_loads_and_classifies(tmp_path, folder, capsys, variant)
         np.testing.assert_allclose(network.forward()[0], by_hand, rtol=1e-3, atol=1e-6)
     assert main([str(folder / "waves.png"), "--weights", str(path), "--top", "1"]) == 0
     assert f"  {by_hand.argmax():4d}  " in capsys.readouterr().out
-    assert type(vgg_cpu.load_network(folder / "beta16.mat")) is VGG19
+    assert type(load_network(folder / "beta16.mat", KINDS)) is VGG19
     wrong = VGG19(path)
     with pytest.raises(InputError, match="has 'pool3' as layer 17, expected 'conv3_4'"):
         wrong.load_model()
@@ -358,7 +366,7 @@ def torch_gradients(torch, vgg, classes):
     return *(g.numpy() for g in torch.autograd.grad(scores, [image, seen])), seen.detach().numpy()
 
 
-@pytest.mark.parametrize("kind", [VGG19, vgg_cpu.VGG16])
+@pytest.mark.parametrize("kind", [VGG19, VGG16])
 def test_gradients_of_the_scores_and_grad_cam_are_those_of_pytorch(folder, kind):
     torch = pytest.importorskip("torch")
     vgg = kind()
@@ -384,12 +392,12 @@ def test_gradients_of_the_scores_and_grad_cam_are_those_of_pytorch(folder, kind)
         weights = [gradients[c].sum() / 14 / 14 for c in range(64)]
         expected = sum(w * a for w, a in zip(weights, activations[n], strict=True)).clip(0)
         assert expected.max() > 0
-        cam = vgg_cpu.grad_cam(vgg.layers["pool5"].input[n], features[n])
+        cam = grad_cam(vgg.layers["pool5"].input[n], features[n])
         np.testing.assert_allclose(cam, expected, rtol=0, atol=1e-3 * expected.max())
 
 
 def test_features_end_at_the_deepest_layer(folder):
-    vgg = vgg_cpu.load_network(folder / "beta16.mat", last_layer="pool5")
+    vgg = load_network(folder / "beta16.mat", KINDS, last_layer="pool5")
     assert vgg.param_layer_name == list(LAYER_NAMES[:37])
     assert list(vgg.layers) == list(LAYER_NAMES[:37])
     image = np.random.default_rng(0).uniform(-100, 100, (1, 3, 32, 64)).astype(np.float32)
@@ -477,11 +485,14 @@ def test_unusable_input_is_one_line_and_status_2(folder, monkeypatch, capsys, ar
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(folder, capsys):
-    arguments = [str(folder / "waves.png"), "--weights", "missing.mat", "--report", str(folder)]
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == f"vgg_cpu.py: error: {folder} is a folder; give the name of a file\n"
+    (folder / "r.json").mkdir()
+    for report, said in (("r.json", "is a folder; give the name of a file"),
+                         ("r.txt", "use one of .json, .csv")):  # fmt: skip
+        path = str(folder / report)
+        assert main([str(folder / "waves.png"), "--weights", "missing.mat", "--report", path]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert path in err and said in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["waves.png", "beta16.mat", "link.json", "../{}/waves.png"])
@@ -501,6 +512,10 @@ def test_the_report_never_replaces_a_picture_or_the_weights(folder, capsys, name
     ("arguments", "message"),
     [
         ([], "give the file name of at least one picture"),
+        (["--edges"], "give the file name of at least one picture"),
+        (["--features", "relu1_1"], "give the file name of at least one picture"),
+        (["--filters", "--chart"], "give the file name of at least one picture"),
+        (["--summary", "vgg11"], "argument --summary: invalid choice: 'vgg11'"),
         (["a.png", "--top", "0"], "argument --top: expected a whole number of at least 1, got '0'"),
         (["a.png", "--top", "many"], "expected a whole number of at least 1, got 'many'"),
     ],
@@ -512,9 +527,23 @@ def test_wrong_options(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_what_is_downloaded(tmp_path, monkeypatch):
+    """The trained filters if the options need no more, else the weights."""
+    fetched = []
+    monkeypatch.setattr(command, "download_vgg19", fetched.append)
+    monkeypatch.setattr(command, "download_trained_filters", lambda: fetched.append("filters"))
+    monkeypatch.chdir(tmp_path)
+    for options in (["--edges"], ["--features", "relu1_1"]):
+        assert main(["--download", *options]) == 0
+    assert fetched == ["filters"] * 2
+    for options in ([], ["--edges", "--chart"], ["--report", "r.csv"]):
+        assert main(["--download", *options]) == 0
+    assert fetched[2:] == ["imagenet-vgg-verydeep-19.mat"] * 3
+
+
 def test_the_weights_are_downloaded_to_the_given_path(tmp_path, monkeypatch, capsys):
     paths = []
-    monkeypatch.setattr(vgg_cpu, "download_vgg19", paths.append)
+    monkeypatch.setattr(command, "download_vgg19", paths.append)
     assert main(["--download", "--weights", str(tmp_path / "w.mat")]) == 0
     assert paths == [tmp_path / "w.mat"]
 
@@ -526,9 +555,242 @@ def test_a_failed_download_and_an_interruption(tmp_path, monkeypatch, capsys):
     def interrupt(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vgg_cpu, "download_vgg19", fail)
+    monkeypatch.setattr(command, "download_vgg19", fail)
     assert main(["--download"]) == 2
     assert capsys.readouterr().err == "vgg_cpu.py: error: no mirror answers\n"
-    monkeypatch.setattr(vgg_cpu, "download_vgg19", interrupt)
+    monkeypatch.setattr(command, "download_vgg19", interrupt)
     assert main(["--download"]) == 130
     assert capsys.readouterr().err == "vgg_cpu.py: interrupted\n"
+
+
+# --- several pictures, and drawings ---
+
+
+@pytest.fixture
+def place(folder, tmp_path, monkeypatch):
+    """A folder of its own, with two pictures, a broken one, and links to the weights."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("waves.png", "flipped.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "broken.jpg").write_bytes((folder / "waves.png").read_bytes()[:500])
+    (tmp_path / "w.mat").symlink_to(folder / "beta16.mat")
+    return tmp_path
+
+
+CLASSIFY = ("--weights", "w.mat")
+
+
+def test_a_folder_and_a_broken_picture(place, capsys):
+    (place / "album" / "inside").mkdir(parents=True)
+    for name in ("b.png", "A.JPG", ".hidden.png", "inside/c.png", "notes.txt"):
+        (place / "album" / name).write_bytes((place / "waves.png").read_bytes())
+    options = [*CLASSIFY, "--top", "2", "--report"]
+    assert main(["broken.jpg", "album", "missing.png", "flipped.png", *options, "r.json"]) == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.startswith("vgg_cpu.py: error: the picture broken.jpg is damaged or cut short")
+    assert second == "vgg_cpu.py: error: there is no picture missing.png"
+    assert [line for line in out.splitlines() if line.endswith((".png", ".JPG"))] == [
+        "album/A.JPG", "album/b.png", "flipped.png"
+    ]  # fmt: skip
+    entries = json.loads(Path("r.json").read_text("utf-8"))["pictures"]
+    assert [entry["image"] for entry in entries] == [
+        "album/A.JPG", "album/b.png", "flipped.png", "broken.jpg", "missing.png"
+    ]  # fmt: skip
+    assert [len(entry.get("top", "")) for entry in entries] == [2, 2, 2, 0, 0]
+    assert entries[4]["error"] == "there is no picture missing.png"
+    assert main(["broken.jpg", "album", "missing.png", "flipped.png", *options, "r.csv"]) == 2
+    with open("r.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["image", "rank", "id", "name", "wordnet", "probability", "error"]
+    expected = [(e["image"], str(rank), best) for e in entries[:3]
+                for rank, best in enumerate(e["top"], start=1)]  # fmt: skip
+    for row, (image, rank, best) in zip(rows[:6], expected, strict=True):
+        assert (row["image"], row["rank"], row["error"]) == (image, rank, "")
+        assert (row["id"], row["name"]) == (str(best["id"]), best["name"])
+        np.testing.assert_allclose(float(row["probability"]), best["probability"], rtol=1e-5)
+    assert [row["image"] for row in rows[6:]] == ["broken.jpg", "missing.png"]
+    assert rows[6]["id"] == rows[7]["probability"] == ""
+    assert rows[7]["error"] == "there is no picture missing.png"
+
+
+def test_a_folder_without_pictures_is_refused(place, capsys):
+    (place / "empty").mkdir()
+    assert main(["empty", *CLASSIFY]) == 2
+    assert "the folder empty holds no pictures (.png, .jpg" in capsys.readouterr().err
+
+
+def test_pictures_are_classified_together_if_memory_allows(place, monkeypatch, capsys):
+    network = load_network("w.mat", KINDS)
+    outputs = 4 * sum(np.prod(cost.output_shape) for cost in layer_costs(network))
+    for free, size in ((0, 1), (4 * outputs, 1), (20 * outputs, 5), (1e15, 8), (None, 8)):
+        monkeypatch.setattr(command, "available_bytes", lambda free=free: free)
+        assert command.batch_size(network) == size
+    together = []
+    forward = VGG19.forward
+    monkeypatch.setattr(VGG19, "forward", lambda self: (
+        together.append(len(self.input_image)), forward(self))[1])  # fmt: skip
+    lines = []
+    for free in (0, None):
+        monkeypatch.setattr(command, "available_bytes", lambda free=free: free)
+        assert main(["waves.png", "flipped.png", *CLASSIFY]) == 0
+        out = capsys.readouterr().out.splitlines()
+        lines.append([line for line in out if "class" in line])
+    assert together == [1, 1, 2]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("vgg19", "143,667,240"), ("vgg16", "138,357,544")]
+)
+def test_the_summary_needs_no_weights(tmp_path, monkeypatch, capsys, name, parameters):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--summary", name]) == 0
+    summary = capsys.readouterr().out
+    lines = [line.split() for line in summary.splitlines()]
+    names = [line[0] for line in lines[1:-2]]
+    assert names == (VGG19 if name == "vgg19" else VGG16)().param_layer_name
+    assert lines[1] == ["conv1_1", "64x224x224", "1,792", "86,704,128", "13", "MB"]
+    assert lines[2] == ["relu1_1", "64x224x224", "13", "MB"]
+    assert lines[-2][:2] == ["total", parameters]
+    if name == "vgg19":
+        assert main(["--summary"]) == 0
+        assert capsys.readouterr().out == summary
+
+
+def test_exported_weights_are_read_in_place_of_the_file(place, capsys):
+    assert main(["--export-weights", "w.npz", *CLASSIFY]) == 0
+    assert capsys.readouterr().out == "w.npz holds the weights of w.mat\n"
+    classes = []
+    for weights in ("w.mat", "w.npz"):
+        assert main(["waves.png", "--weights", weights]) == 0
+        classes.append(capsys.readouterr().out.splitlines()[2:7])
+    assert classes[0] == classes[1]
+    assert "class " in classes[0][0]
+    write_filters("f.h5")
+    assert main(["--export-weights", "f.npz", "--weights", "f.h5"]) == 0
+    network = load_network("f.npz", KINDS, last_layer="pool5")
+    assert type(network) is VGG16
+
+
+def drawing(path):
+    """Return a drawing's pixels; it must exist and not be all one colour."""
+    picture = read_picture(path)
+    assert picture.std() > 5
+    return picture
+
+
+def test_drawings_of_what_the_filters_see_need_no_classes(place, capsys):
+    write_filters("f.h5")
+    options = ["--edges", "--filters", "--weights", "f.h5", "--output-dir", "new/drawn"]
+    assert main(["waves.png", "broken.jpg", *options, "--features", "relu1_2", "conv5_3"]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1  # named once, though two drawings need it
+    names = ["filters", "waves-conv5_3", "waves-edges", "waves-relu1_2"]
+    assert sorted(path.name for path in Path("new/drawn").iterdir()) == [f"{n}.png" for n in names]
+    for name in names:
+        drawing(f"new/drawn/{name}.png")
+        assert f"  new/drawn/{name}.png" in out.splitlines()
+    assert "class" not in out
+
+
+def test_the_trained_filters_are_used_if_no_weights_are_here(place, monkeypatch, capsys):
+    write_filters("f.h5")
+    monkeypatch.setattr(command, "find_trained_filters", lambda: place / "f.h5")
+    assert main(["waves.png", "--features", "relu5_3", "--edges"]) == 0
+    assert f"weights {place / 'f.h5'} loaded in" in capsys.readouterr().out
+    drawing("output/waves-relu5_3.png")
+    # the classifier's own features, where there is one; the edges are the trained filters'
+    (place / "imagenet-vgg-verydeep-19.mat").symlink_to("w.mat")
+    assert main(["waves.png", "--features", "relu5_4", "--edges", "--top", "1"]) == 0
+    drawing("output/waves-relu5_4.png")
+    capsys.readouterr()
+    monkeypatch.setattr(command, "find_trained_filters", lambda: None)
+    assert main(["waves.png", "--edges"]) == 2
+    assert "the trained filters are not here; --download fetches them" in capsys.readouterr().err
+
+
+def test_without_weights_the_message_names_what_works(place, capsys):
+    assert main(["waves.png"]) == 2
+    message = capsys.readouterr().err
+    assert "there is no weights file imagenet-vgg-verydeep-19.mat" in message
+    assert "without it, `python vgg_cpu.py IMAGE --edges` works" in message
+
+
+def test_a_file_of_convolutions_names_nothing(place, capsys):
+    write_filters("f.h5")
+    assert main(["waves.png", "--weights", "f.h5"]) == 2
+    assert "has only convolutions" in capsys.readouterr().err
+
+
+def test_a_layer_that_is_not_there(place, capsys):
+    assert main(["waves.png", *CLASSIFY, "--features", "relu1_1", "flipped.png"]) == 2
+    message = capsys.readouterr().err
+    assert "--features: there is no layer 'flipped.png'; the layers are conv1_1, " in message
+    assert "pool5. Give pictures before --features" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("", None), ("7", 7), ("also named 11", 11), ("CLASS 3", 3)]
+)
+def test_heatmaps_show_the_class_that_was_asked_for(place, capsys, monkeypatch, text, number):
+    """The gradients are those of the class that is named; by default of the most probable."""
+    asked = []
+    gradients = VGG19.score_gradients
+    monkeypatch.setattr(VGG19, "score_gradients", lambda self, classes: (
+        asked.extend(classes), gradients(self, classes))[1])  # fmt: skip
+    values = [text] if text else []
+    assert main(["waves.png", "flipped.png", *CLASSIFY, "--top", "1", "--heatmap", *values]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = [int(line.split()[1]) for line in lines if ", also named" in line]
+    assert asked == ([number] * 2 if text else first)
+    assert (drawing("output/waves-heatmap.png") != drawing("output/flipped-heatmap.png")).any()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("12", "there is no class '12'; give a number from 0 to 11 or a part of a name"),
+    ("flipped.png", "there is no class 'flipped.png'; .* and pictures before --heatmap"),
+    ("named 1", r"3 classes fit 'named 1'; give a number: 1 \(class 1, also named 1\), 10 \("),
+])  # fmt: skip
+def test_classes_that_no_heatmap_can_show(place, capsys, text, message):
+    assert main(["waves.png", *CLASSIFY, "--heatmap", text]) == 2
+    assert re.search(f"--heatmap: {message}", capsys.readouterr().err)
+
+
+def test_charts_show_the_probabilities(place, capsys):
+    assert main(["waves.png", *CLASSIFY, "--chart", "--top", "1"]) == 0
+    network = load_network("w.mat", KINDS)
+    network.load_image("waves.png")
+    expected = np.sort(network.forward()[0])[::-1][:5]
+    chart = drawing("output/waves-chart.png")
+    lengths = (chart == figures.BAR).all(axis=2).sum(axis=1)  # blue pixels of each row
+    starts = np.flatnonzero((lengths > 0) & (np.roll(lengths, 1) == 0))
+    assert len(starts) == 5
+    np.testing.assert_allclose(lengths[starts] / figures.CHART, expected, rtol=0, atol=0.005)
+
+
+def test_nothing_that_is_read_is_overwritten(place, capsys):
+    (place / "output").mkdir()
+    for name in ("waves.png", "waves-chart.png"):
+        (place / "output" / name).write_bytes((place / "waves.png").read_bytes())
+    before = (place / "output/waves-chart.png").read_bytes()
+    for arguments, message in (
+        (["output", "--chart"], "output/waves-chart.png would overwrite a picture that is read"),
+        (["waves.png", "--report", "a.csv", "--export-weights", "./a.csv"], "for two outputs"),
+        (["waves.png", "--export-weights", "./w.mat"], "w.mat would overwrite a file"),
+        (["waves.png", "--export-weights", "w.txt"], "use one of .npz"),
+        (["waves.png", "--chart", "--output-dir", "w.mat"], "is not a folder"),
+    ):
+        assert main([*arguments, *CLASSIFY]) == 2
+        out, err = capsys.readouterr()
+        assert message in err.replace(str(place), ".") and out == ""
+    assert (place / "output/waves-chart.png").read_bytes() == before
+
+
+def test_drawings_of_equal_names_are_all_kept(place):
+    (place / "other").mkdir()
+    (place / "other/waves.png").write_bytes((place / "flipped.png").read_bytes())
+    assert main(["waves.png", "other/waves.png", *CLASSIFY, "--chart"]) == 0
+    first, second = drawing("output/waves-chart.png"), drawing("output/waves-2-chart.png")
+    assert first.shape != second.shape or (first != second).any()

@@ -7,8 +7,8 @@ from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_
 import style_transfer_cpu as demo
 from support.command import InputError
 from support.matconvnet import Network
-from support.weights import read_weights, write_weights
-from vgg_cpu import VGG16, VGG19, load_network
+from support.weights import load_network, read_weights, write_weights
+from vgg_cpu import VGG16, VGG19
 
 NARROW_16 = make_weights(divisor=16, last_layer="pool5", blocks=BLOCKS_16)
 TABLES = [kind().file_layers() for kind in (demo.VGG19, demo.VGG16)]

@@ -1,0 +1,81 @@
+"""The pictures that a command works on: files and folders, of which broken ones are skipped."""
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from support.command import InputError
+from support.pictures import read_picture
+
+# What is taken from a folder; a file that is named is read whatever its extension.
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".ppm", ".pgm",
+              ".jp2", ".avif")  # fmt: skip
+
+
+class PictureList:
+    """Picture files to be read one by one.
+
+    Parameters
+    ----------
+    names : sequence of Path
+        Files and folders. A folder is replaced by the pictures in it, in the order of their names,
+        without hidden files and folders inside it.
+    program : str
+        Name of the command, for its messages.
+
+    Attributes
+    ----------
+    paths : list of Path
+    errors : dict of Path to str
+        Why a picture could not be read; set by `read`.
+    """
+
+    def __init__(self, names, program):
+        self.program = program
+        self.errors = {}
+        self.paths = []
+        for name in names:
+            self.paths += _pictures_in(name) if name.is_dir() else [name]
+
+    def read(self, path):
+        """Return the picture, or None if it cannot be read; the first time, say why on stderr."""
+        if path in self.errors:
+            return None
+        try:
+            return read_picture(path)
+        except InputError as error:
+            self.errors[path] = str(error)
+            print(f"{self.program}: error: {error}", file=sys.stderr)
+            return None
+
+    def outputs(self, folder, endings):
+        """Return {(path, ending): path of a picture about it in `folder`}, "NAME-ending.png".
+
+        NAME is the file's name; equal names get a number. `InputError` if one of the pictures would
+        be overwritten.
+        """
+        inputs = {os.path.realpath(path) for path in self.paths}
+        seen, outputs = Counter(), {}
+        for path in self.paths:
+            seen[path.stem] += 1
+            name = f"{path.stem}-{seen[path.stem]}" if seen[path.stem] > 1 else path.stem
+            for ending in endings:
+                output = outputs[path, ending] = Path(folder, f"{name}-{ending}.png")
+                if os.path.realpath(output) in inputs:
+                    raise InputError(f"{output} would overwrite a picture that is read")
+        return outputs
+
+
+def _pictures_in(folder):
+    """Return the picture files in a folder, sorted."""
+    try:
+        paths = sorted(
+            path for path in folder.iterdir()
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and path.name[0] != "."
+        )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
+    if not paths:
+        raise InputError(f"the folder {folder} holds no pictures ({', '.join(EXTENSIONS)})")
+    return paths

