@@ -145,21 +145,21 @@ class MNIST_MLP:
 
     def forward(self, input):
         """Return the probabilities (N, 10) for pictures `input` (N, 784) with pixels 0 to 255."""
-        self._check_built()
+        layers = self._chain()
         x = np.asarray(input, dtype=np.float32)
         if self.standardize:
             x = (x - PIXEL_MEAN) / PIXEL_STD
-        for layer in self.layers:
+        for layer in layers:
             x = layer.forward(x)
         return self.softmax.forward(x)
 
     def backward(self):
         """Propagate the gradient of the loss back through all layers; each sets its gradients."""
-        self._check_built()
+        first, *others = self._chain()
         diff = self.softmax.backward()
-        for layer in reversed(self.layers[1:]):
+        for layer in reversed(others):
             diff = layer.backward(diff)
-        self.layers[0].backward(diff, need_bottom_diff=False)  # nothing uses the pixels' gradient
+        first.backward(diff, need_bottom_diff=False)  # nothing uses the pixels' gradient
 
     def update(self, lr):
         """Take one step of gradient descent with learning rate `lr` in every layer."""
@@ -234,6 +234,11 @@ class MNIST_MLP:
 
     def _thread_limit(self):
         return threadpool_limits(self.threads, user_api="blas")
+
+    def _chain(self):
+        """Return the layers in order, also those of a subclass with the book's `build_model`."""
+        self._check_built()
+        return self.layers or [self.fc1, self.relu1, self.fc2, self.relu2, self.fc3]
 
     def _check_built(self):
         if self.update_layer_list is None:

@@ -146,6 +146,19 @@ def test_a_subclass_that_reads_integers(mnist_dir):
     assert results[0] == results[1] != results[2]
 
 
+def test_a_subclass_with_the_books_build_model(mnist_dir):
+    class Mine(mnist_mlp_cpu.MNIST_MLP):
+        build_model = LabMLP.build_model  # which sets no `layers`
+
+    mlp = Mine(lr=0.01, max_epoch=20, batch_size=50, seed=0)
+    seed(8)
+    mlp.load_data(mnist_dir)
+    for _ in range(2):
+        mlp.build_model()
+        mlp.train()
+        assert mlp.evaluate() > 0.7
+
+
 def test_a_grader_of_experiment_2_1(mnist_dir):
     mlp = mnist_mlp_cpu.MNIST_MLP(hidden1=32, hidden2=16, max_epoch=20, batch_size=50)
     mlp.load_data(str(mnist_dir))
