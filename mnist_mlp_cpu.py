@@ -16,10 +16,8 @@ is wrong with it.
 
 import argparse
 import time
-import zlib
 from math import ceil
 from pathlib import Path
-from zipfile import BadZipFile
 
 if __name__ == "__main__":  # the imports take seconds
     from support.command import quiet_start
@@ -43,6 +41,7 @@ from support.mnist import (
     read_idx_labels,
     read_mnist,
 )
+from support.npz import finite_float32, read_npz
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
 BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
@@ -216,10 +215,12 @@ class MNIST_MLP:
                 images = shift_pictures(images, self.max_shift, self.rng)
             yield images, labels
 
+    @np.errstate(over="ignore", invalid="ignore")  # scores that are not finite are refused
     def evaluate(self, data=None):
         """Return the accuracy on `data`: the fraction of its pictures that are read correctly.
 
         `data` is like `test_data`, its default. All rows count, also those of a smaller last batch.
+        `InputError` if scores are infinite or NaN: the learning rate or the weights are too large.
         """
         if data is None:
             self._check_data()
@@ -229,6 +230,11 @@ class MNIST_MLP:
             for first in range(0, len(data), self.batch_size):
                 batch = data[first : first + self.batch_size]
                 prob = self.forward(batch[:, :-1])
+                if not np.isfinite(prob).all():
+                    raise InputError(
+                        "the scores are no finite numbers: the learning rate, or the weights that "
+                        "were loaded, are too large"
+                    )
                 right += int(np.sum(prob.argmax(axis=1) == batch[:, -1]))
         return right / len(data)
 
@@ -294,7 +300,7 @@ class MNIST_MLP:
         self._check_built()
         parameters = read_parameters(param_dir)
         for number, layer in enumerate(self.update_layer_list, start=1):
-            weight, bias = (parameters[f"{kind}{number}"].astype(np.float32) for kind in "wb")
+            weight, bias = parameters[f"w{number}"], parameters[f"b{number}"]
             try:
                 layer.load_param(weight, bias)
             except ValueError as error:
@@ -304,7 +310,9 @@ class MNIST_MLP:
         if self.standardize:  # the inverse of what save_model does
             first = self.update_layer_list[0]
             w1, b1 = first.save_param()
-            first.load_param(w1 * PIXEL_STD, b1 + PIXEL_MEAN * w1.sum(axis=0, keepdims=True))
+            with np.errstate(over="ignore", invalid="ignore"):  # `evaluate` reports it
+                w1, b1 = w1 * PIXEL_STD, b1 + PIXEL_MEAN * w1.sum(axis=0, keepdims=True)
+            first.load_param(w1, b1)
 
     def save_model(self, param_dir):
         """Write the parameters w1 b1 w2 b2 w3 b3 to the file `param_dir`, in NumPy's npz format.
@@ -321,7 +329,10 @@ class MNIST_MLP:
         if self.standardize:
             w1 = parameters["w1"].astype(np.float64) / PIXEL_STD
             b1 = parameters["b1"] - PIXEL_MEAN * w1.sum(axis=0, keepdims=True)
-            parameters["w1"], parameters["b1"] = w1.astype(np.float32), b1.astype(np.float32)
+            parameters["w1"], parameters["b1"] = w1, b1
+        parameters = {name: finite_float32(array) for name, array in parameters.items()}
+        if any(array is None for array in parameters.values()):
+            raise InputError(f"{param_dir} is not written: some parameters are no finite numbers")
         with output_file(param_dir, "the parameters") as file:
             np.savez(file, **parameters)
 
@@ -349,30 +360,11 @@ def shift_pictures(pictures, largest, rng):
 
 def read_parameters(path):
     """Return {"w1": array, "b1": array, ...} from the npz file `path`; shapes are not checked."""
-    parameters = None
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.lib.npyio.NpzFile):
-                parameters = {name: archive[name] for name in PARAMETERS if name in archive}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):  # np.load takes any unknown file for a pickle
-            raise InputError(
-                f"{path} is not an .npz file of numbers; pickled objects are refused, because "
-                "opening them can run any program"
-            ) from error
-        raise InputError(f"{path} is not an .npz file of parameters, or is damaged") from error
-    if parameters is None:
-        raise InputError(f"{path} holds a single array; expected an .npz file of parameters")
-    for name in PARAMETERS:
-        if name not in parameters:
-            raise InputError(f"{path} holds no {name}; expected {', '.join(PARAMETERS)}")
-        array = parameters[name]
-        if array.dtype.kind != "f" or array.size == 0 or not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} must hold finite floating-point numbers only")
-    return parameters
+    with read_npz(path, "file of parameters") as arrays:
+        for name in PARAMETERS:
+            if name not in arrays:
+                raise InputError(f"{path} holds no {name}; expected {', '.join(PARAMETERS)}")
+        return {name: arrays.floats(name) for name in PARAMETERS}
 
 
 def make_network(hidden, param_dir, **options):

@@ -8,7 +8,6 @@ and digests that identify the pictures and filters.
 import hashlib
 import json
 import math
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from style.settings import (
 from support.command import InputError
 from support.files import output_file
 from support.machine import library_versions
+from support.npz import read_npz
 
 FORMAT = "style transfer checkpoint 2"
 LOSSES = ("content", "style", "tv", "seconds")
@@ -150,9 +150,8 @@ def write_checkpoint(path, checkpoint):
 
 def read_checkpoint(path):
     """Return the `Checkpoint` in a file; `InputError` if there is none or it is damaged."""
-    try:
-        # Opened here: NumPy would leave the file open where it is no whole .npz.
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with read_npz(path, "checkpoint") as file:
+        try:
             head = json.loads(str(file["head"]))
             if head["format"] != FORMAT:
                 raise InputError(
@@ -166,15 +165,12 @@ def read_checkpoint(path):
                 head["options"], head["digests"], position, losses, frames, head["versions"]
             )
             _check(checkpoint)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"there is no checkpoint {path}") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot read the checkpoint {path}: {error.strerror}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile,
-            NotImplementedError) as error:  # fmt: skip
-        raise InputError(f"{path} is not a checkpoint of this program, or is damaged") from error
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # of many types: the text can hold anything
+            raise InputError(
+                f"{path} is not a checkpoint of this program, or is damaged"
+            ) from error
     return checkpoint
 
 

@@ -5,6 +5,7 @@ devices and folders are refused. What the system reports becomes one `InputError
 """
 
 import csv
+import errno
 import io
 import json
 import os
@@ -139,9 +140,10 @@ def write_csv(path, rows):
 
 def _mode(path):
     """Return what the system says of a file: a folder, a device, its permissions."""
-    if "\0" in str(path):
-        raise OSError(0, "a file name cannot hold a zero byte")
-    return os.stat(path).st_mode
+    try:
+        return os.stat(path).st_mode
+    except ValueError:  # a zero byte, or characters that are no text
+        raise OSError(errno.EINVAL, "no file can have this name") from None
 
 
 def _kind(path):
@@ -153,8 +155,8 @@ def _kind(path):
 def _same_file(path, other):
     """Return whether two paths lead to one file, by links or different spellings."""
     try:
-        return os.path.samefile(path, other)
-    except OSError:  # one of them does not exist
+        with suppress(OSError):  # one of them does not exist
+            return os.path.samefile(path, other)
         return os.path.realpath(path) == os.path.realpath(other)
     except ValueError:  # a name that no file can have
         return False

@@ -9,15 +9,14 @@
 The first bytes of a file say which kind it is; its name does not matter.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from support.command import InputError
-from support.files import output_file
+from support.files import input_file, output_file
 from support.matconvnet import Network, read_matconvnet
+from support.npz import read_npz
 from support.trained_filters import read_trained_filters
 
 NAMES = ("class_names", "wordnet_ids")  # fields of `Network`
@@ -39,17 +38,15 @@ def read_weights(path, *tables):
     """
     path = Path(path)
     beginning = b""
-    if path.is_file():
-        try:
-            with path.open("rb") as file:
-                beginning = file.read(10)
-        except OSError as error:
-            raise InputError(f"cannot read the weights file {path}: {error.strerror}") from None
+    if path.exists():  # if not, `read_matconvnet` says how to get it
+        with input_file(path, "weights file") as file:
+            beginning = file.read(10)
     if beginning.startswith(b"\x89HDF"):
         return Network(*read_trained_filters(path), [], [])
     if beginning.startswith(b"PK"):
-        return _read_npz(path, tables)
-    if beginning.startswith(b"MATLAB") or not path.is_file() or path.suffix.lower() == ".mat":
+        with read_npz(path, "weights file") as arrays:
+            return _network(path, arrays, tables)
+    if beginning.startswith(b"MATLAB") or not path.exists() or path.suffix.lower() == ".mat":
         return read_matconvnet(path, *tables)
     raise InputError(
         f"{path} is not a weights file of a known kind; expected MatConvNet's .mat, the trained "
@@ -86,22 +83,9 @@ def write_weights(path, network):
         np.savez(file, **arrays)
 
 
-def _read_npz(path, tables):
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return _network(path, file, tables)
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{path} is not an .npz file of plain arrays, or is damaged; files of PyTorch and "
-            "other pickled files are not read, since opening them can run any program"
-        ) from error
-
-
-def _network(path, file, tables):
-    """Return the `Network` of the first table that fits the open .npz `file`."""
-    found = {name.removesuffix("_weight") for name in file.files if name.endswith("_weight")}
+def _network(path, arrays, tables):
+    """Return the `Network` of the first table that fits the open .npz file."""
+    found = {name.removesuffix("_weight") for name in arrays if name.endswith("_weight")}
     for table in tables:
         wanted = [name for name in table if name.startswith(("conv", "fc"))]
         # Fully connected layers may be left out, convolutions not: VGG-16 has a part of VGG-19's.
@@ -112,7 +96,7 @@ def _network(path, file, tables):
         raise InputError(f"{path} has no arrays conv1_1_weight, conv1_1_bias, ..., image_mean")
     layers, channels = {}, 3
     for name in wanted:
-        weight, bias = _array(path, file, f"{name}_weight"), _array(path, file, f"{name}_bias")
+        weight, bias = arrays.floats(f"{name}_weight"), arrays.floats(f"{name}_bias")
         inputs = 49 * channels if name == "fc6" else channels
         shape = (channels, 3, 3, bias.size) if name.startswith("conv") else (inputs, bias.size)
         if weight.shape != shape or bias.ndim != 1 or weight.size == 0:
@@ -122,27 +106,16 @@ def _network(path, file, tables):
             )
         layers[name] = weight, bias
         channels = bias.size
-    mean = _array(path, file, "image_mean")
+    mean = arrays.floats("image_mean")
     if mean.shape != (3,):
         raise InputError(f"{path}: image_mean has shape {mean.shape}; expected (3,)")
-    names = [_texts(path, file, name, channels) if "fc8" in layers else [] for name in NAMES]
+    names = [_texts(path, arrays, name, channels) if "fc8" in layers else [] for name in NAMES]
     return Network(layers, mean, *names)
 
 
-def _array(path, file, name):
-    """Return an array of finite numbers as float32."""
-    array = file[name] if name in file.files else None
-    if array is None or array.dtype.kind != "f":
-        raise InputError(f"{path} has no array {name} of floating-point numbers")
-    # min and max are NaN or infinite if any value is, and need no further array.
-    if array.size and not np.isfinite([array.min(), array.max()]).all():
-        raise InputError(f"{path}: {name} has values that are not finite numbers")
-    return array.astype(np.float32, copy=False)
-
-
-def _texts(path, file, name, count):
+def _texts(path, arrays, name, count):
     """Return an array of `count` strings as a list; [] if it is missing or empty."""
-    texts = file[name].tolist() if name in file.files else []
+    texts = arrays[name].reshape(-1).tolist() if name in arrays else []
     if texts and (len(texts) != count or not all(isinstance(text, str) for text in texts)):
         raise InputError(f"{path}: {name} are not the {count} names of the classes")
     return texts

@@ -528,7 +528,7 @@ def test_pickles_are_refused_without_opening_them(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{"w1": bomb}], dtype=object))
     np.savez(tmp_path / "c.npz", **good_parameters() | {"w2": np.array([bomb], dtype=object)})
     for name in ("a", "b.npy", "c.npz"):
-        with pytest.raises(InputError, match="pickled objects are refused") as caught:
+        with pytest.raises(InputError, match="pickled") as caught:
             read_parameters(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -542,11 +542,11 @@ def test_pickles_are_refused_without_opening_them(tmp_path):
         ({"w2": np.ones((5, 3))}, r"layer 2: expected weight of shape \(4, 3\), got \(5, 3\)"),
         ({"w1": np.ones(784)}, r"layer 1: expected weight of shape \(784, 4\), got \(784,\)"),
         ({"w1": np.ones((784, 5, 2))}, "layer 1: expected weight"),
-        ({"w1": np.ones((784, 0)), "b1": np.ones((1, 0))}, "w1 must hold finite"),
+        ({"w1": np.ones((784, 0)), "b1": np.ones((1, 0))}, "no array w1 of floating-point"),
         ({"b2": np.ones(3)}, r"layer 2: expected bias of shape \(1, 3\), got \(3,\)"),
-        ({"b3": np.full((1, 10), np.nan)}, "b3 must hold finite"),
-        ({"w1": np.ones((784, 4), dtype=int)}, "w1 must hold finite"),
-        ({"w1": np.ones((784, 4), dtype="U3")}, "w1 must hold finite"),
+        ({"b3": np.full((1, 10), np.nan)}, "b3 has values that are not finite"),
+        ({"w1": np.ones((784, 4), dtype=int)}, "no array w1 of floating-point numbers"),
+        ({"w1": np.ones((784, 4), dtype="U3")}, "no array w1 of floating-point numbers"),
     ],
 )
 @pytest.mark.parametrize("hidden", [None, (4, 3)])
@@ -567,17 +567,19 @@ def test_files_without_parameters(tmp_path):
     damaged = bytearray(whole)
     damaged[300] ^= 1  # a number of w1: the archive's checksum notices
     for content, defect in (
-        (b"", "damaged"),
-        (b"just some text", "not an .npz file"),
-        (whole[:-30], "damaged"),
-        (whole[:900], "damaged"),
+        (b"", "no whole .npz"),
+        (b"just some text", "no whole .npz file"),
+        (whole[:-30], "no whole .npz"),
+        (whole[:900], "no whole .npz"),
         (bytes(damaged), "damaged"),
     ):
         path.write_bytes(content)
         with pytest.raises(InputError, match=defect):
             read_parameters(path)
     np.save(tmp_path / "one.npy", np.ones(3))
-    for name, defect in (("one.npy", "single array"), ("absent", "cannot read"), (".", "cannot")):
+    for name, defect in (
+        ("one.npy", "no whole"), ("absent", "there is no file of par"), (".", "cannot read"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=defect):
             read_parameters(tmp_path / name)
 
@@ -786,8 +788,8 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
         ([*data, "--save", inside_file], "cannot write"),
         ([*data, "--report", inside_file], "cannot write"),
         ([*data, "--save", str(tmp_path)], "is a folder"),
-        ([*data, "--load", str(tmp_path / "file")], "pickled objects are refused"),
-        ([*data, "--load", str(tmp_path / "absent.npz")], "cannot read"),
+        ([*data, "--load", str(tmp_path / "file")], "is no whole .npz file"),
+        ([*data, "--load", str(tmp_path / "absent.npz")], "there is no file of parameters"),
         ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "different network"),
         (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
         ([*data, "--report", f"{mnist_dir}/../{mnist_dir.name}/{NAMES[0]}"], "would overwrite"),

@@ -1,0 +1,108 @@
+"""Reads .npz files, NumPy's archives of arrays, from any source.
+
+Nothing is unpickled, and sizes and shapes are checked before the data is read: a small file cannot
+take much memory. Whatever NumPy and zipfile raise becomes one `InputError`.
+"""
+
+import math
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from support.command import InputError
+from support.files import input_file
+
+# A file may unpack to so many bytes, and so many for each of its own: more is not made of numbers.
+MOST_BYTES, MOST_RATIO = 64_000_000, 20
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others need unlimited memory
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@contextmanager
+def read_npz(path, what):
+    """Open an .npz file and yield its `Arrays`; `what` names the kind of file: "checkpoint"."""
+    with input_file(path, what) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as error:  # of many types, depending on what is damaged
+            raise InputError(
+                f"{path} is not a {what} or is damaged: it is no whole .npz file (pickled files, "
+                "such as PyTorch's, are not read, since opening them can run any program)"
+            ) from error
+        with archive:
+            yield Arrays(path, archive, os.fstat(file.fileno()).st_size)
+
+
+class Arrays(Mapping):
+    """The arrays in an open .npz file by name; each is read when it is asked for."""
+
+    def __init__(self, path, archive, size):
+        self.path = path
+        self.archive = archive
+        self.members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        total = sum(info.file_size for info in archive.infolist())
+        if total > MOST_BYTES + MOST_RATIO * size:
+            raise InputError(
+                f"{path} would unpack from {size:,} to {total:,} bytes, so it is not a file of "
+                "numbers that a program has computed"
+            )
+
+    def __iter__(self):
+        return iter(self.members)
+
+    def __len__(self):
+        return len(self.members)
+
+    def __getitem__(self, name):
+        info = self.members[name]
+        try:
+            if info.compress_type not in METHODS:
+                raise ValueError("its compression is none of NumPy's")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a damaged header may not be well-formed Python
+                with self.archive.open(info) as member:
+                    _check_header(member, info.file_size)
+                with self.archive.open(info) as member:
+                    return np.lib.format.read_array(member, allow_pickle=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # of many types, depending on what is damaged
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{self.path}: {name!r} is damaged ({reason})") from error
+
+    def floats(self, name):
+        """Return an array as float32; `InputError` unless it is there and all of it is finite."""
+        array = self[name] if name in self else np.empty(0, bool)
+        if array.dtype.kind != "f" or array.size == 0:
+            raise InputError(f"{self.path} has no array {name} of floating-point numbers")
+        array = finite_float32(array)
+        if array is None:
+            raise InputError(f"{self.path}: {name} has values that are not finite in float32")
+        return array
+
+
+def finite_float32(array):
+    """Return an array of floats as float32, or None if any value is not finite there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = array.astype(np.float32, copy=False)
+        # min and max are NaN or infinite if any value is, and need no further array.
+        if array.size and not np.isfinite([array.min(), array.max()]).all():
+            return None
+    return array
+
+
+def _check_header(member, size):
+    """Raise unless the header of a member in the format .npy fits its `size` in bytes."""
+    version = np.lib.format.read_magic(member)
+    if version not in HEADERS:
+        raise ValueError(f"it has version {version} of the format")
+    shape, _, dtype = HEADERS[version](member)
+    if dtype.kind not in "biufU" or dtype.itemsize == 0:
+        raise ValueError("it holds neither numbers nor text; pickled objects are refused")
+    count = math.prod(shape)
+    if any(length < 0 for length in shape) or member.tell() + count * dtype.itemsize != size:
+        raise ValueError(f"it has {size} bytes, which do not fit the shape {shape}")
