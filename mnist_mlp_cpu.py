@@ -15,6 +15,7 @@ is wrong with it.
 """
 
 import argparse
+import sys
 import time
 from math import ceil
 from pathlib import Path
@@ -36,16 +37,19 @@ from support.machine import library_versions
 from support.mnist import (
     SIDE,
     download_mnist,
+    find_digit,
     find_mnist,
     read_idx_images,
     read_idx_labels,
     read_mnist,
 )
 from support.npz import finite_float32, read_npz
+from support.pictures import check_picture_path, read_picture, write_picture
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
 BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
 PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3")
+KEPT = "trained_mlp.npz"  # beside the data: the network of the last default run
 PIXEL_MEAN, PIXEL_STD = 33.3, 78.6  # of all pixels (0 to 255) in MNIST's training set
 
 # The command's defaults. They read 98.7 % of MNIST's test digits (98.71, 98.71 and 98.75 % with the
@@ -272,13 +276,11 @@ class MNIST_MLP:
         `../mnist_data`. If neither holds MNIST, it uses synthetic digits and prints that; the first
         time, it draws them.
         """
-        folder = data_dir or next(filter(find_mnist, (MNIST_DIR, BOOK_MNIST_DIR)), None)
-        self.data_source = "mnist" if folder else "synthetic"
+        folder = self.data_dir = data_folder(data_dir)
+        self.data_source = "synthetic" if folder == MNIST_DIR / "synthetic" else "mnist"
         if self.data_source == "synthetic":
-            folder = MNIST_DIR / "synthetic"
             make_synthetic_mnist(folder)
         train_images, train_labels, test_images, test_labels = read_mnist(folder)
-        self.data_dir = Path(folder)
         self.train_data = as_rows(train_images, train_labels)
         self.test_data = as_rows(test_images, test_labels)
         sizes = f"{len(self.train_data):,} training and {len(self.test_data):,} test digits"
@@ -335,6 +337,12 @@ class MNIST_MLP:
             raise InputError(f"{param_dir} is not written: some parameters are no finite numbers")
         with output_file(param_dir, "the parameters") as file:
             np.savez(file, **parameters)
+
+
+def data_folder(data_dir=None):
+    """Return the folder with the digits: `data_dir`, or where `MNIST_MLP.load_data` looks."""
+    places = (MNIST_DIR, BOOK_MNIST_DIR)
+    return Path(data_dir or next(filter(find_mnist, places), MNIST_DIR / "synthetic"))
 
 
 def as_rows(images, labels):
@@ -401,11 +409,52 @@ def build_mnist_mlp(param_dir=None, data_dir=None):
     return mlp
 
 
+# Digits of one's own -------------------------------------------------------------------------
+
+
+def read_digits(paths):
+    """Return {path: digit} of the pictures at `paths`; a digit is what the network gets, (28, 28).
+
+    A picture that cannot be used is named on the standard error and left out.
+    """
+    digits = {}
+    for path in paths:
+        try:
+            picture = read_picture(path)
+            try:
+                digits[path] = find_digit(picture)
+            except InputError as error:
+                raise InputError(f"cannot use the picture {path}: {error}") from None
+        except InputError as error:
+            print(f"mnist_mlp_cpu.py: error: {error}", file=sys.stderr)
+    return digits
+
+
+def predict(mlp, digits):
+    """Print what the network `mlp` reads in each of `digits`; return {path: ten probabilities}."""
+    probabilities = {}
+    for path, digit in digits.items():
+        (prob,) = mlp.forward(digit.reshape(1, -1))  # (28, 28) -> (1, 784)
+        best = prob.argsort()[::-1][:3]
+        most = ", ".join(f"{number} {prob[number]:.1%}" for number in best)
+        print(f"{path}: {best[0]}  ({most})")
+        probabilities[str(path)] = prob.round(6).tolist()
+    return probabilities
+
+
+def write_seen(path, digits, zoom=8):
+    """Write `digits` (28, 28) side by side to the picture file `path`, each pixel enlarged."""
+    row = np.concatenate([np.pad(digit, 1, constant_values=96) for digit in digits], axis=1)
+    enlarged = row.repeat(zoom, axis=0).repeat(zoom, axis=1)  # (30, 30 N) -> (240, 240 N)
+    write_picture(path, np.stack([enlarged] * 3, axis=2))  # -> (240, 240 N, 3)
+
+
 # The command ---------------------------------------------------------------------------------
 
 EXAMPLES = """examples:
   python mnist_mlp_cpu.py                           train on MNIST, or on synthetic digits
   python mnist_mlp_cpu.py --download                download MNIST (11.6 MB), then train on it
+  python mnist_mlp_cpu.py mine.jpg                  read a digit of your own
   python mnist_mlp_cpu.py --hidden 32 16 --epochs 5 --save small.npz --report small.json
   python mnist_mlp_cpu.py --load small.npz          only measure the accuracy of a saved network
   python mnist_mlp_cpu.py --load small.npz --epochs 3 --lr 0.05     train it further"""
@@ -426,6 +475,14 @@ def parse_arguments(argv):
         help="folder with the four MNIST files, plain or .gz (default: mnist_data beside this "
         "program, or ../mnist_data; if they hold none, synthetic digits are drawn)")
     add("--download", action="store_true", help="download MNIST (11.6 MB) to that folder first")
+    add = parser.add_argument_group("digits of your own").add_argument
+    add("images", metavar="IMAGE", nargs="*", type=Path, default=[],
+        help="read the digit in each of these photographs or drawings, one digit a picture, dark "
+        "on light or light on dark. The network is that of --load, or the one that a run with the "
+        "default training options has kept beside the data, or is trained first")
+    add("--predict", metavar="IMAGE", nargs="+", type=Path, default=[], help="the same")
+    add("--seen", metavar="FILE.png", type=Path,
+        help="write the 28x28 pixels that the network gets, enlarged, side by side")
     add = parser.add_argument_group("training").add_argument
     add("--hidden", metavar=("H1", "H2"), nargs=2, type=from_1,
         help=f"sizes of the two hidden layers (default: {HIDDEN[0]} {HIDDEN[1]}, or the sizes in "
@@ -450,26 +507,59 @@ def parse_arguments(argv):
     add("--report", metavar="FILE.json", type=Path, help="write settings, losses and accuracies")
     # fmt: on
     arguments = parser.parse_args(argv)
+    arguments.images += arguments.predict
+    if arguments.seen and not arguments.images:
+        parser.error("--seen needs a picture to read")
+    settings = ("hidden", "epochs", "batch_size", "lr", "seed", "load")
+    arguments.by_default = all(getattr(arguments, n) == parser.get_default(n) for n in settings)
     if arguments.epochs is None:
         arguments.epochs = EPOCHS if arguments.load is None else 0
     return arguments
 
 
 def run(arguments):
-    """Load the data, train, evaluate, and write the files that were asked for."""
+    """Train and evaluate, or read the user's digits, and write the files that were asked for."""
     # now, so that a wrong path fails before the training
-    outputs = [path for path in (arguments.save, arguments.report) if path]
-    check_outputs(outputs)
+    if arguments.seen:
+        check_picture_path(arguments.seen)
+    outputs = [path for path in (arguments.save, arguments.report, arguments.seen) if path]
+    check_outputs(outputs, arguments.images)
     if arguments.report and arguments.load:  # --save may replace the file that was loaded
         check_outputs([arguments.report], [arguments.load])
+    digits = read_digits(arguments.images)
+    if arguments.images and not digits:
+        return 2
     mlp = make_network(
         arguments.hidden, arguments.load, batch_size=arguments.batch_size, lr=arguments.lr,
         max_epoch=arguments.epochs, seed=arguments.seed, threads=arguments.threads,
     )  # fmt: skip
     if arguments.download:
         download_mnist(arguments.data_dir or MNIST_DIR)
-    mlp.load_data(arguments.data_dir)
-    check_outputs(outputs, find_mnist(mlp.data_dir).values())
+    kept = data_folder(arguments.data_dir) / KEPT
+    if digits and arguments.by_default and kept.is_file():
+        print(f"network: {kept}, kept by an earlier run")
+        mlp.load_model(kept)
+        arguments.load, mlp.max_epoch = kept, 0
+    report = {}
+    if mlp.max_epoch or not digits:
+        mlp.load_data(arguments.data_dir)
+        check_outputs(outputs, find_mnist(mlp.data_dir).values())
+        report |= train_and_evaluate(mlp)
+        if arguments.by_default:
+            keep_network(mlp, kept)
+    if digits:
+        report["probabilities"] = predict(mlp, digits)
+    if arguments.seen:
+        write_seen(arguments.seen, digits.values())
+    if arguments.save:
+        mlp.save_model(arguments.save)
+    if arguments.report:
+        write_json(arguments.report, make_report(arguments, mlp) | report)
+    return 0 if len(digits) == len(set(arguments.images)) else 2
+
+
+def train_and_evaluate(mlp):
+    """Train, measure and print the accuracies; return them and the facts of the data."""
     mlp.train()
     train_accuracy, test_accuracy = mlp.evaluate(mlp.train_data), mlp.evaluate()
     print(
@@ -477,21 +567,29 @@ def run(arguments):
         f"{train_accuracy:.2%} on the training digits"
         + (f"; training took {sum(mlp.epoch_seconds):.1f} s" if mlp.max_epoch else "")
     )
-    if arguments.save:
-        mlp.save_model(arguments.save)
-    if arguments.report:
-        accuracies = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy}
-        write_json(arguments.report, make_report(arguments, mlp) | accuracies)
+    return {
+        "data_source": mlp.data_source,
+        "data_dir": str(mlp.data_dir),
+        "train_digits": len(mlp.train_data),
+        "test_digits": len(mlp.test_data),
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+    }
+
+
+def keep_network(mlp, path):
+    """Save the network to `path`, if that is possible, and say so."""
+    try:
+        mlp.save_model(path)
+        print(f"{path} keeps this network, for digits of your own")
+    except InputError as error:  # a folder that is read-only: the run is good without it
+        print(f"the network is not kept: {error}")
 
 
 def make_report(arguments, mlp):
     """Return the settings, losses and times of the training as a dict for `--report`."""
     names = ("epochs", "batch_size", "lr", "seed", "threads")
     return {
-        "data_source": mlp.data_source,
-        "data_dir": str(mlp.data_dir),
-        "train_digits": len(mlp.train_data),
-        "test_digits": len(mlp.test_data),
         "hyper_parameters": {
             "hidden": [mlp.hidden1, mlp.hidden2],
             **{name: getattr(arguments, name) for name in names},

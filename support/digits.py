@@ -17,7 +17,7 @@ import numpy as np
 
 from support.command import InputError
 from support.files import write_json
-from support.mnist import MNIST_FILES, SIDE, read_mnist, write_idx
+from support.mnist import BOX, MNIST_FILES, SIDE, read_mnist, write_idx
 
 SKELETONS_FILE = Path(__file__).with_name("digits.json")
 VERSION = 1  # raise it whenever the same seed gives different pictures
@@ -25,7 +25,6 @@ SEED = 20120
 TRAIN_COUNT, TEST_COUNT = 12_000, 2_000
 POINTS = 128  # pen positions along a skeleton
 BATCH = 500  # pictures drawn together: they need about 60 MB
-BOX = 20.0  # MNIST: the digit fits a box of 20 pixels, its centre of mass is the picture's centre
 
 
 def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT, seed=SEED):
