@@ -238,13 +238,14 @@ class ConvolutionalLayer(_WindowLayer):
         p = self.padding
         self.d_weight = np.zeros(self.weight.shape, top_diff.dtype)
         self.d_bias = np.zeros(self.bias.shape, top_diff.dtype)
+        weight = self.weight.astype(top_diff.dtype, copy=False)
         pad_diff = np.zeros(self.input_pad.shape, top_diff.dtype)
         for n, k, h, w in np.ndindex(top_diff.shape):
             rows, columns = self._window(h, w)
             g = top_diff[n, k, h, w]
             self.d_weight[:, :, :, k] += g * self.input_pad[n, :, rows, columns]
             self.d_bias[k] += g
-            pad_diff[n, :, rows, columns] += g * self.weight[:, :, :, k]
+            pad_diff[n, :, rows, columns] += g * weight[:, :, :, k]
         if self.frozen:
             self.d_weight = self.d_bias = None
         self.backward_time = time.perf_counter() - start
