@@ -326,4 +326,4 @@ class SoftmaxLossLayer:
         """
         if self.label_onehot is None:
             raise RuntimeError("backward needs a forward pass and get_loss first")
-        return (self.prob - self.label_onehot) / self.batch_size
+        return (self.prob - self.label_onehot) / float(self.batch_size)

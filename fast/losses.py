@@ -43,7 +43,7 @@ def style_loss(grams, target, positions):
     N, C, _ = grams.shape
     difference = grams - target
     loss = float(np.sum(np.square(difference))) / (4 * N * C**2)
-    return loss, difference / (N * C**2 * positions)
+    return loss, difference / float(N * C**2 * positions)  # NumPy 1 makes large ints float64
 
 
 def gram(features):

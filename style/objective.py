@@ -183,7 +183,7 @@ def mean_grams(network, image, tiles, wanted, names, keep=False):
         for name in names:
             grams[name] = grams[name] + gram(features[name])
             positions[name] += features[name].shape[2] * features[name].shape[3]
-    return {name: grams[name] / positions[name] for name in names}, positions, features
+    return {name: grams[name] / float(positions[name]) for name in names}, positions, features
 
 
 def features_of(network, image, tile, wanted, keep=False):
