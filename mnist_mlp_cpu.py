@@ -27,10 +27,9 @@ if __name__ == "__main__":  # the imports take seconds
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
-from support.command import InputError, bounded, exit_status
+from support.command import InputError, Parser, as_path, bounded, exit_status
 from support.digits import make_synthetic_mnist
 from support.files import check_outputs, output_file, write_json
 from support.machine import library_versions
@@ -45,6 +44,7 @@ from support.mnist import (
 )
 from support.npz import finite_float32, read_npz
 from support.pictures import check_picture_path, read_picture, write_picture
+from support.progress import Bar
 
 MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
 BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
@@ -187,7 +187,7 @@ class MNIST_MLP:
         self._check_data()
         step, steps = 0, self.max_epoch * ceil(len(self.train_data) / self.batch_size)
         self.epoch_losses, self.epoch_seconds = [], []
-        with self._thread_limit(), tqdm(total=steps, unit="batch", disable=steps == 0) as bar:
+        with self._thread_limit(), Bar(total=steps, unit="batch", disable=steps == 0) as bar:
             for epoch in range(1, self.max_epoch + 1):
                 bar.set_description(f"epoch {epoch}/{self.max_epoch}")
                 start, total = time.perf_counter(), 0.0
@@ -462,7 +462,7 @@ EXAMPLES = """examples:
 
 def parse_arguments(argv):
     """Return the parsed options of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mnist_mlp_cpu.py",
         description="Learn to read handwritten digits with a multilayer perceptron.",
         epilog=EXAMPLES,
@@ -471,17 +471,17 @@ def parse_arguments(argv):
     from_0, from_1 = bounded(int, least=0), bounded(int, least=1)
     # fmt: off
     add = parser.add_argument_group("data").add_argument
-    add("--data-dir", metavar="DIR", type=Path,
+    add("--data-dir", metavar="DIR", type=as_path,
         help="folder with the four MNIST files, plain or .gz (default: mnist_data beside this "
         "program, or ../mnist_data; if they hold none, synthetic digits are drawn)")
     add("--download", action="store_true", help="download MNIST (11.6 MB) to that folder first")
     add = parser.add_argument_group("digits of your own").add_argument
-    add("images", metavar="IMAGE", nargs="*", type=Path, default=[],
+    add("images", metavar="IMAGE", nargs="*", type=as_path, default=[],
         help="read the digit in each of these photographs or drawings, one digit a picture, dark "
         "on light or light on dark. The network is that of --load, or the one that a run with the "
         "default training options has kept beside the data, or is trained first")
-    add("--predict", metavar="IMAGE", nargs="+", type=Path, default=[], help="the same")
-    add("--seen", metavar="FILE.png", type=Path,
+    add("--predict", metavar="IMAGE", nargs="+", type=as_path, default=[], help="the same")
+    add("--seen", metavar="FILE.png", type=as_path,
         help="write the 28x28 pixels that the network gets, enlarged, side by side")
     add = parser.add_argument_group("training").add_argument
     add("--hidden", metavar=("H1", "H2"), nargs=2, type=from_1,
@@ -501,10 +501,10 @@ def parse_arguments(argv):
         help="threads of the matrix products; one per idle processor is fastest, more are slower "
         "(default: %(default)s)")
     add = parser.add_argument_group("files").add_argument
-    add("--save", metavar="FILE.npz", type=Path,
+    add("--save", metavar="FILE.npz", type=as_path,
         help="write the parameters of the trained network")
-    add("--load", metavar="FILE.npz", type=Path, help="start from parameters written by --save")
-    add("--report", metavar="FILE.json", type=Path, help="write settings, losses and accuracies")
+    add("--load", metavar="FILE.npz", type=as_path, help="start from parameters written by --save")
+    add("--report", metavar="FILE.json", type=as_path, help="write settings, losses and accuracies")
     # fmt: on
     arguments = parser.parse_args(argv)
     arguments.images += arguments.predict

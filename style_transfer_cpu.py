@@ -23,9 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 
 if __name__ == "__main__":  # the imports take seconds
     from support.command import quiet_start
@@ -42,14 +40,15 @@ from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
 from style.checkpoint import check_resumable, options_to_keep, read_options, run_digests
 from style.colours import keep_chroma, match_colours, match_palette, smooth_change
-from style.journal import Journal, write_reports
+from style.contents import for_each_content, paint_each
+from style.journal import Journal, announce, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
 from style.optimizers import adam, lbfgs
-from style.plan import Position, check_memory, plan_scales, plan_sizes
-from style.settings import FILTERS, INITS, MADE_FILTERS, Settings, flag
+from style.plan import Position, check_fit, plan_scales, plan_sizes
+from style.settings import INITS, MADE_FILTERS, Settings
+from style.weights import SHOWN, choose_weights, fetch_trained_filters
 from support.command import InputError, Stopped, StopRequest, exit_status
-from support.machine import format_bytes
 from support.matconvnet import FILE_NAME
 from support.pictures import (
     check_rgb,
@@ -59,11 +58,7 @@ from support.pictures import (
     resize_picture,
     write_picture,
 )
-from support.trained_filters import (
-    DESCRIPTION,
-    download_trained_filters,
-    find_trained_filters,
-)
+from support.trained_filters import find_trained_filters
 from support.weights import load_network
 
 # The book's settings, for `book_style_transfer`.
@@ -75,13 +70,6 @@ TRAIN_STEP = 100
 LEARNING_RATE = 1.0
 IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
-# How the command names the filters in use.
-WEIGHTS = {
-    "trained": f"trained on photographs, {DESCRIPTION}",
-    "kmeans": "filters learnt from the pictures by k-means; --download fetches trained ones",
-    "random": "random filters",
-}
-MUCH_MEMORY = 2e9  # bytes; the command announces a run that needs more
 
 
 # ---- the book's program -------------------------------------------------------------------------
@@ -284,7 +272,7 @@ class Step:
 
 def stylize(
     content, styles, settings=Settings(), *, network=None, start=None, resume_from=None,
-    on_step=None, rng=None,
+    on_step=None, rng=None, style_grams=None,
 ):  # fmt: skip
     """Return the content picture in the style of other pictures.
 
@@ -310,6 +298,10 @@ def stylize(
         exception in it ends the run.
     rng : numpy.random.Generator, optional
         For the filters and the first image; the default starts from `settings.seed`.
+    style_grams : dict, optional
+        Pass the same dict, empty at first, to several calls that differ in the content alone, with
+        one `network`: the styles' Gram matrices are then computed once for each size. All else
+        depends on the content: the start, filters made from the pictures, recoloured styles.
 
     Returns
     -------
@@ -334,9 +326,12 @@ def stylize(
     settings = choose_weights(settings)
     for picture in (content, *styles, *([] if start is None else [start])):
         check_rgb(picture, (np.uint8,))
-    check_fit(settings, styles, start, network)
+    check_fit(settings, styles, start, (network or VGG19()).param_layer_name)
     scales = plan_scales(content, styles, settings)
     rng = np.random.default_rng(settings.seed) if rng is None else rng
+    grams = style_grams
+    if grams is None or network is None or settings.preserve_color == "match":
+        grams = {}
     network = make_network(content, styles, settings, rng) if network is None else network
     fused = FusedNetwork(used_part(network, settings))
     styles = recoloured(styles, content, settings)
@@ -370,43 +365,14 @@ def stylize(
                 image = enlarged(position.image, scale.height, scale.width)
                 position = Position(number, 0, image, {})
             style_images = [network.prepare(style) for style in small_styles]
-            objective = Objective(fused, network.prepare(small), style_images, even_settings)
+            known = grams.get(str(scale.style_sizes))
+            objective = Objective(fused, network.prepare(small), style_images, even_settings, known)
+            grams[str(scale.style_sizes)] = objective.grams
             if position is resume_from or number == 0:
                 emit(position, {})
             image = optimise(objective, position, scale.steps, bounds, emit)
             position = Position(number, scale.steps, image, {})
     return finished(position.image)
-
-
-def choose_weights(settings):
-    """Return the settings complete, with the best filters that are here if they name none."""
-    weights = settings.weights
-    if weights is None:
-        trained = "trained" if find_trained_filters() else "kmeans"
-        weights = FILE_NAME if Path(FILE_NAME).exists() else trained
-    elif weights not in FILTERS and not Path(weights).exists():
-        similar = get_close_matches(weights.lower(), FILTERS, 1)
-        if similar:
-            raise InputError(f"there is no weights file {weights}; did you mean {similar[0]}?")
-    return settings.complete(weights)
-
-
-def check_fit(settings, styles, start, network=None):
-    """Raise `InputError` unless the arguments of `stylize` fit the settings."""
-    names = (network or VGG19()).param_layer_name
-    for option in ("content_layers", "style_layers"):
-        for name in set(getattr(settings, option)) - set(names):
-            raise InputError(f"{flag(option)}: there is no layer {name!r}; the last is {names[-1]}")
-    blend = settings.style_blend
-    if not styles:
-        raise InputError("there is no style picture; give at least one")
-    if blend is not None and len(blend) != len(styles):
-        raise InputError(
-            f"--style-blend has {len(blend)} numbers for {len(styles)} --style pictures; "
-            "give one for each"
-        )
-    if start is None and settings.init not in INITS:
-        raise InputError(f"init is {settings.init!r}: give the picture itself as `start`")
 
 
 def make_network(content, styles, settings=Settings(), rng=None):
@@ -487,80 +453,75 @@ def enlarged(image, height, width):
 # ---- the command --------------------------------------------------------------------------------
 
 
-def fetch_trained_filters():
-    """Fetch the trained filters if they are not here; if that fails, print why."""
-    try:
-        if find_trained_filters() is None:
-            download_trained_filters()
-    except InputError as error:
-        print(f"note: {error}; the filters are learnt from the pictures instead", file=sys.stderr)
+def paint(files, settings, checkpoint, styles, start, shared_network, style_grams, hook):
+    """Paint the one content that `files` names, write what it asks for; return the exit status.
 
+    `shared_network` returns the network, or is None if it is made from the pictures. The others
+    are those of `stylize`, `run` and `read_options`.
+    """
+    start_time = time.perf_counter()
+    content = read_picture(files.content[0], parse_colour(files.background))
+    scales = plan_scales(content, styles, settings)
+    rng = np.random.default_rng(settings.seed)
+    network = shared_network() if shared_network else make_network(content, styles, settings, rng)
+    layers = used_part(network, settings)
+    announce(content, scales, layers["conv1_1"].channel_out, files, settings)
+    digests = run_digests(content, styles, start, network.image_mean, layers)
+    if files.resume:
+        check_resumable(files.resume, checkpoint, digests, scales, settings.optimizer)
+    checkpoint = replace(checkpoint, options=options_to_keep(files, settings), digests=digests)
+    with Journal(files, scales, checkpoint) as journal:
+        try:
+            with StopRequest() as stop:
 
-def announce(content, scales, channels, files, settings):
-    """Print the sizes to work at; raise `InputError` if there is not enough memory for them."""
-    *coarser, last = scales
-    notes = [f"size: {last.width}x{last.height}"]
-    if max(content.shape[:2]) < settings.size:
-        notes.append(f"as {files.content} is no larger")
-    if coarser:
-        notes.append("by way of " + " and ".join(f"{s.width}x{s.height}" for s in coarser))
-    print(", ".join(notes))
-    pixels = max(h * w for h, w in [(last.height, last.width), *last.style_sizes])
-    needed = check_memory(max(last.height, last.width), pixels, channels, settings.optimizer)
-    if needed > MUCH_MEMORY:
-        print(f"memory: about {format_bytes(needed)}")
+                def on_step(step):
+                    with stop.held():
+                        journal(step)
+                        if hook:
+                            hook(step)
+                    if len(journal.losses) >= journal.steps - 1:
+                        stop.finishing = "finishing the last step"
+
+                result = stylize(
+                    content, styles, settings, network=network, start=start,
+                    resume_from=checkpoint.position, on_step=on_step, rng=rng,
+                    style_grams=style_grams,
+                )  # fmt: skip
+                stop.finishing = "finishing"
+                journal.finish(result)
+        except Stopped as error:
+            return journal.stopped(error)
+        except (FloatingPointError, MemoryError) as error:
+            journal.failed(error)
+    write_reports(journal, settings, content, styles, result, time.perf_counter() - start_time)
+    return 0
 
 
 def run(argv, hook=None):
     """Do what the command line asks for; return the exit status. `hook` sees each `Step`, too."""
-    start_time = time.perf_counter()
     files, settings, checkpoint = read_options(argv)
+    each = for_each_content(files, settings)
     if files.download:
         fetch_trained_filters()
     settings = choose_weights(settings)
     set_threads(files.threads)
     background = parse_colour(files.background)
-    content = read_picture(files.content, background)
     styles = [read_picture(path, background) for path in files.style]
     start = None if settings.init in INITS else read_picture(settings.init, background)
-    check_fit(settings, styles, start)
-    scales = plan_scales(content, styles, settings)
-    with StopRequest() as stop:
-        print(f"weights: {WEIGHTS.get(settings.weights, settings.weights)}")
-        rng = np.random.default_rng(settings.seed)
-        network = make_network(content, styles, settings, rng)
-        layers = used_part(network, settings)
-        announce(content, scales, layers["conv1_1"].channel_out, files, settings)
-        digests = run_digests(content, styles, start, network.image_mean, layers)
-        if files.resume:
-            check_resumable(files.resume, checkpoint, digests, scales, settings.optimizer)
-        checkpoint = replace(checkpoint, options=options_to_keep(files, settings), digests=digests)
-        with Journal(files, scales, checkpoint) as journal:
-
-            def on_step(step):
-                journal(step)
-                if hook:
-                    hook(step)
-                stop.check()
-
-            try:
-                result = stylize(
-                    content, styles, settings, network=network, start=start,
-                    resume_from=checkpoint.position, on_step=on_step, rng=rng,
-                )  # fmt: skip
-                write_picture(files.output, result)
-                stop.check()
-            except Stopped as error:
-                return journal.stopped(error)
-            except (FloatingPointError, MemoryError) as error:
-                journal.failed(error)
-    seconds = time.perf_counter() - start_time
-    if len(journal.losses) < journal.steps:
-        print(f"after step {len(journal.losses)} no further step reduced the loss")
-    print(f"{files.output}: {result.shape[1]}x{result.shape[0]} pixels in {seconds:.1f} s")
-    seconds += sum(losses["seconds"] for losses in checkpoint.losses)
-    write_reports(journal, settings, content, styles, result, seconds)
-    return 0
+    check_fit(settings, styles, start, VGG19().param_layer_name)
+    print(f"weights: {SHOWN.get(settings.weights, settings.weights)}")
+    shared_network = None
+    if settings.weights not in MADE_FILTERS:  # the same for all contents
+        shared_network = cache(partial(make_network, None, styles, settings))
+    paint_one = partial(
+        paint, settings=settings, checkpoint=checkpoint, styles=styles, start=start,
+        shared_network=shared_network, style_grams={} if shared_network else None, hook=hook,
+    )  # fmt: skip
+    if each[0].content == files.content:
+        return paint_one(each[0])
+    if shared_network:
+        shared_network()  # weights that cannot be used are not the fault of any content
+    return paint_each(each, paint_one)
 
 
 def main(argv=None, on_step=None):

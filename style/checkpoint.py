@@ -22,12 +22,12 @@ from style.settings import (
     Files,
     Settings,
     as_arguments,
-    check_files,
     flag,
+    output_path,
     parse,
     texts,
 )
-from support.command import InputError
+from support.command import InputError, as_path
 from support.files import output_file
 from support.machine import library_versions
 from support.npz import read_npz
@@ -86,7 +86,6 @@ def read_options(argv):
         kind(**{name: options[name] for name in kind.__dataclass_fields__})
         for kind in (Files, Settings)
     )
-    check_files(files, settings)
     return files, settings, checkpoint
 
 
@@ -94,7 +93,7 @@ def options_to_keep(files, settings):
     """Return the options as JSON can hold them, with absolute paths."""
     kept = {}
     for name, value in {**vars(files), **vars(settings)}.items():
-        if OPTIONS[name].metadata["read"] is Path:
+        if OPTIONS[name].metadata["read"] in (as_path, output_path):
             paths = [str(Path(path).absolute()) for path in texts(value)]
             value = paths if isinstance(value, list) else next(iter(paths), None)
         elif name in ("init", "weights") and value not in (None, *INITS, *FILTERS):

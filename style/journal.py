@@ -11,21 +11,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fast.strips import get_threads
 from style.checkpoint import write_checkpoint
 from style.page import write_html
+from style.plan import check_memory
 from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
 from style.settings import command_line
 from support.command import InputError
 from support.files import write_json
-from support.machine import library_versions, peak_memory_bytes
+from support.machine import format_bytes, library_versions, peak_memory_bytes
 from support.pictures import shrunk, write_picture
+from support.progress import Bar
 
 PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
 MOST_FRAMES = 200  # whatever it says: they are kept in memory and in checkpoints
+MUCH_MEMORY = 2e9  # bytes; a run that needs more is announced
 OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
 
 
@@ -52,6 +53,7 @@ class Journal:
         self.frames = list(checkpoint.frames)
         self.latest = None  # the last `Step`
         self.written = len(self.losses)  # steps in the checkpoint file
+        self.kept = bool(self.losses)  # whether this run has written the picture so far
         self.costs = [scale.width * scale.height + OVERHEAD for scale in scales]  # work of a step
         self.bar = None
         self.last_time = None
@@ -64,7 +66,7 @@ class Journal:
         done = 0
         if position:
             done = sum(work[: position.scale]) + self.costs[position.scale] * position.step
-        self.bar = tqdm(
+        self.bar = Bar(
             total=sum(work), initial=done, dynamic_ncols=True, smoothing=0,
             bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
         )  # fmt: skip
@@ -72,6 +74,12 @@ class Journal:
 
     def __exit__(self, *exception):
         self.bar.close()
+
+    def finish(self, result):
+        """Write the result and remove the picture so far."""
+        write_picture(self.files.output, result)
+        if self.kept:
+            self.files.unfinished.unlink(missing_ok=True)
 
     def __call__(self, step):
         """Record a `Step`."""
@@ -121,8 +129,12 @@ class Journal:
         new = len(self.losses) - self.written
         end_of_scale = step.position.step >= self.scales[step.position.scale].steps
         if self.checkpoint_path and (end_of_scale or new >= self.files.checkpoint_every):
-            write_picture(self.files.output, step.picture())
+            self._write_picture_so_far()
             self._write_checkpoint(self.checkpoint_path)
+
+    def _write_picture_so_far(self):
+        write_picture(self.files.unfinished, self.latest.picture())
+        self.kept = True
 
     def _write_checkpoint(self, path):
         now = {"position": self.latest.position, "losses": self.losses, "frames": self.frames}
@@ -136,19 +148,17 @@ class Journal:
         ----------
         stop : Stopped
         """
+        self.bar.close()
         if self.latest is None:
             print("stopped before the first step; nothing was written", file=sys.stderr)
             return 128 + stop.number
-        output = self.files.output
-        path = self.checkpoint_path or output.with_suffix(".checkpoint.npz")
+        path = self.checkpoint_path or self.files.output.with_suffix(".checkpoint.npz")
         self._write_checkpoint(path)
-        write_picture(output, self.latest.picture())
+        self._write_picture_so_far()
         command = shlex.join(["python", os.path.relpath(PROGRAM), "--resume", str(path)])
-        print(
-            f"stopped after step {len(self.losses)}; {output} is the picture so far\n"
-            f"to resume: {command}",
-            file=sys.stderr,
-        )
+        picture = f"{self.files.unfinished} is the picture so far"
+        print(f"stopped after step {len(self.losses)}; {picture}", file=sys.stderr)
+        print(f"to resume: {command}", file=sys.stderr)
         return 128 + stop.number
 
     def failed(self, error):
@@ -165,13 +175,28 @@ class Journal:
         if isinstance(error, MemoryError):
             reason = "there is not enough memory; give a smaller --size"
         if self.latest is not None:
-            write_picture(self.files.output, self.latest.picture())
-            reason += f"; {self.files.output} is the picture of the step before"
+            self._write_picture_so_far()
+            reason += f"; {self.files.unfinished} is the picture of the step before"
         raise InputError(f"at step {len(self.losses) + 1} {reason}") from error
 
 
+def announce(content, scales, channels, files, settings):
+    """Print the sizes to work at; raise `InputError` if there is not enough memory for them."""
+    *coarser, last = scales
+    notes = [f"size: {last.width}x{last.height}"]
+    if max(content.shape[:2]) < settings.size:
+        notes.append(f"as {files.content[0]} is no larger")
+    if coarser:
+        notes.append("by way of " + " and ".join(f"{s.width}x{s.height}" for s in coarser))
+    print(", ".join(notes))
+    pixels = max(h * w for h, w in [(last.height, last.width), *last.style_sizes])
+    needed = check_memory(max(last.height, last.width), pixels, channels, settings.optimizer)
+    if needed > MUCH_MEMORY:
+        print(f"memory: about {format_bytes(needed)}")
+
+
 def write_reports(journal, settings, content, styles, result, seconds):
-    """Write everything besides the result that the command asks for, and name it.
+    """Write everything besides the result that the command asks for, and name it all.
 
     Parameters
     ----------
@@ -181,9 +206,13 @@ def write_reports(journal, settings, content, styles, result, seconds):
     content, result : ndarray of shape (H, W, 3)
     styles : list of ndarray of shape (h, w, 3)
     seconds : float
-        What the run took, its resumed parts included.
+        What this run took, without the earlier parts of a resumed one.
     """
     files, frames = journal.files, journal.frames
+    if len(journal.losses) < journal.steps:
+        print(f"after step {len(journal.losses)} no further step reduced the loss")
+    print(f"{files.output}: {result.shape[1]}x{result.shape[0]} pixels in {seconds:.1f} s")
+    seconds += sum(losses["seconds"] for losses in journal.resumed.losses)
     report = {
         "command": command_line(files, settings),
         "options": {**vars(files), **vars(settings)},

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from style.settings import INITS, MADE_FILTERS, depth
+from style.settings import INITS, MADE_FILTERS, depth, flag
 from support.command import InputError
 from support.machine import available_bytes, format_bytes
 from support.pictures import fitted
@@ -55,6 +55,24 @@ class Position(NamedTuple):
     step: int
     image: np.ndarray
     optimizer_state: dict
+
+
+def check_fit(settings, styles, start, layer_names):
+    """Raise `InputError` unless the arguments of `stylize` fit the settings and the network."""
+    for option in ("content_layers", "style_layers"):
+        for name in set(getattr(settings, option)) - set(layer_names):
+            last = layer_names[-1]
+            raise InputError(f"{flag(option)}: there is no layer {name!r}; the last is {last}")
+    blend = settings.style_blend
+    if not styles:
+        raise InputError("there is no style picture; give at least one")
+    if blend is not None and len(blend) != len(styles):
+        raise InputError(
+            f"--style-blend has {len(blend)} numbers for {len(styles)} --style pictures; "
+            "give one for each"
+        )
+    if start is None and settings.init not in INITS:
+        raise InputError(f"init is {settings.init!r}: give the picture itself as `start`")
 
 
 def plan_scales(content, styles, settings):

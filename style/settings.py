@@ -16,7 +16,7 @@ from math import frexp
 from pathlib import Path
 
 from style.report import check_animation_path, check_plot_path, check_report_path
-from support.command import InputError, bounded
+from support.command import InputError, Parser, as_path, bounded, name_or_path, one_of
 from support.files import check_outputs
 from support.matconvnet import FILE_NAME
 from support.pictures import check_picture_path, parse_colour
@@ -66,20 +66,10 @@ def texts(value):
 def option(default, read, group, metavar, help, fixed=True, **keywords):
     """Return a dataclass field that is also an option of the command line.
 
-    Parameters
-    ----------
-    default : object
-        The help shows it in place of "{default}".
-    read : callable
-        Returns the value that a text means (each text, where an option takes several), or raises
-        `argparse.ArgumentTypeError`; `bool` for an option without a value.
-    group : str
-        One of `GROUPS`.
-    metavar, help : str
-    fixed : bool, default=True
-        Whether a resumed run must have the same value as before.
-    **keywords
-        More of `argparse.ArgumentParser.add_argument`.
+    `read` returns the value that a text means (each text, where an option takes several), or raises
+    `argparse.ArgumentTypeError`; it is `bool` for an option without a value. `group` is one of
+    `GROUPS`. The help shows the default in place of "{default}". A resumed run must have the same
+    value as before where it is `fixed`. `keywords` are more of `ArgumentParser.add_argument`.
     """
     shown = default
     if isinstance(default, dict):
@@ -90,17 +80,6 @@ def option(default, read, group, metavar, help, fixed=True, **keywords):
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-def one_of(*names):
-    """Return a function that reads one of `names`."""
-
-    def read(text):
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"expected {' or '.join(names)}, got {text!r}")
-        return text
-
-    return read
 
 
 def layer(text):
@@ -126,6 +105,12 @@ def colour(text):
     except InputError as error:
         raise argparse.ArgumentTypeError(error) from None
     return text
+
+
+def output_path(text):
+    """Return the path that a text names; * is the content's name, in a folder that of a .png."""
+    file = as_path(text)
+    return file / "*.png" if text.endswith(("/", os.sep)) or os.path.isdir(file) else file
 
 
 # An option that a resumed run may change: the picture does not depend on it, or its digest tells.
@@ -178,7 +163,7 @@ class Settings:
     preserve_color: str | None = option(None, one_of("luminance", "match"), LOOK, "HOW",
         "keep the content's colours: luminance takes only light and dark from the result "
         "(default HOW), match recolours the style first", nargs="?", const="luminance")
-    init: str = option("palette", str, LOOK, "START",
+    init: str = option("palette", name_or_path(*INITS), LOOK, "START",
         "palette (the content in the style's colours), content, noise, mix, or a picture file "
         "(default: {default})")
     noise: float = option(0.5, bounded(float, least=0, most=1), LOOK, "SHARE",
@@ -188,18 +173,18 @@ class Settings:
     steps: int = option(80, number, WORK, "N",
         "in all, more of them at small sizes (default: {default})")
     scales: int | None = option(None, bounded(int, least=1, most=16), WORK, "N",
-        "number of sizes to work at, each twice the last (default: from about 200 pixels up; 1 "
-        "with --init FILE)")
+        "sizes to work at, each twice the last (default: from about 200 pixels up; 1 with --init "
+        "FILE)")
     optimizer: str = option("lbfgs", one_of("lbfgs", "adam"), WORK, "{lbfgs,adam}",
         "(default: {default})")
     learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
         "longest step of adam (default: {default})")
     tile: int | None = option(None, tile, WORK, "PIXELS",
-        "compute larger pictures in tiles of so many pixels a side: less memory, more time, the "
-        "same picture (default: auto)")
-    weights: str | None = loose_option(None, str, WORK, "WHAT",
-        "trained (on photographs; see --download), kmeans (learnt from the pictures), random, or a "
-        f"file (default: {FILE_NAME} if it is here, else trained if fetched, else kmeans)")
+        "tiles of so many pixels a side need less memory and more time, for the same picture "
+        "(default: auto)")
+    weights: str | None = loose_option(None, name_or_path(*FILTERS), WORK, "WHAT",
+        "trained (see --download), kmeans (learnt from the pictures), random, or a file (default: "
+        f"{FILE_NAME} if here, else trained, else kmeans)")
     # fmt: on
 
     def __post_init__(self):
@@ -254,37 +239,45 @@ class Files:
     """What the command reads and writes, and how many threads it uses."""
 
     # fmt: off
-    content: Path = loose_option(PICTURE / "content.jpg", Path, PICTURES, "FILE",
-        "what to paint (default: picture/content.jpg)")
-    style: list = loose_option([PICTURE / "style.jpg"], Path, PICTURES, "FILE",
+    content: list = loose_option([PICTURE / "content.jpg"], as_path, PICTURES, "FILE",
+        "pictures, folders (default: picture/content.jpg)", nargs="+")
+    style: list = loose_option([PICTURE / "style.jpg"], as_path, PICTURES, "FILE",
         "how to paint it (default: picture/style.jpg); give it again to mix styles",
         action="append")
     background: str = option("white", colour, PICTURES, "COLOUR",
         "behind transparent parts (default: {default})")
-    output: Path = loose_option(Path("output/result.png"), Path, PICTURES, "FILE",
-        ".png .jpg .webp .tif (default: {default})")
+    output: Path = loose_option(Path("output/result.png"), output_path, PICTURES, "FILE",
+        ".png .jpg .webp .tif, or FOLDER/ for several (default: {default})")
+    overwrite: bool = loose_option(False, bool, PICTURES, None,
+        "of several contents: paint finished ones again")
     download: bool = loose_option(False, bool, WORK, None,
         "fetch the trained filters (55 MB) with pip, once; without them kmeans is used")
     threads: int | None = loose_option(None, number, WORK, "N", "(default: one for each CPU)")
     save_every: int | None = loose_option(None, number, WAY, "N",
         "save the picture every N steps, as result_0020.png and so on")
-    animation: Path | None = loose_option(None, Path, WAY, "FILE", ".gif or .webp")
-    contact_sheet: Path | None = loose_option(None, Path, WAY, "FILE",
+    animation: Path | None = loose_option(None, as_path, WAY, "FILE", ".gif or .webp")
+    contact_sheet: Path | None = loose_option(None, as_path, WAY, "FILE",
         "content, style, steps and result in one picture")
-    plot: Path | None = loose_option(None, Path, WAY, "FILE", "losses by step: .png .svg .pdf")
-    report: list = loose_option([], Path, WAY, "FILE", ".html: a page to look at; .json: figures",
+    plot: Path | None = loose_option(None, as_path, WAY, "FILE", "losses by step: .png .svg .pdf")
+    report: list = loose_option([], as_path, WAY, "FILE", ".html: a page to look at; .json: figures",
         action="append")
-    checkpoint: Path | None = loose_option(None, Path, RESUMING, "FILE.npz",
+    checkpoint: Path | None = loose_option(None, as_path, RESUMING, "FILE.npz",
         "save there what a resumed run needs")
     checkpoint_every: int = loose_option(20, number, RESUMING, "N",
         "save it every N steps (default: {default})")
-    resume: Path | None = loose_option(None, Path, RESUMING, "FILE.npz", "resume from there")
+    resume: Path | None = loose_option(None, as_path, RESUMING, "FILE.npz", "resume from there")
     # fmt: on
+
+    @property
+    def unfinished(self):
+        """Where the picture so far is, until it is finished."""
+        stem = self.output.stem[: 240 - len(self.output.suffix)]  # names have at most 255 bytes
+        return self.output.with_stem(f"{stem}.unfinished")
 
     def outputs(self):
         """Return the paths of all files to write, save those of --save-every."""
         paths = [self.output, self.animation, self.contact_sheet, self.plot, *self.report]
-        return [path for path in [*paths, self.checkpoint] if path]
+        return [file for file in [*paths, self.checkpoint] if file]
 
 
 OPTIONS = {each.name: each for each in (*fields(Files), *fields(Settings))}
@@ -296,7 +289,7 @@ def parse(argv):
 
     Options that were not given are missing: the values of a checkpoint come before the defaults.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         usage="%(prog)s [options]",
         description="Repaint a picture in the style of another; without options, two of its own.",
@@ -312,7 +305,13 @@ def parse(argv):
         metadata = each.metadata
         group = groups[metadata["group"]]
         group.add_argument(flag(name), **metadata["keywords"])
-    given = vars(parser.parse_args(argv))
+    given, plain = parser.parse_known_args(argv)
+    if plain and not any(text.startswith("-") and text != "-" for text in plain):
+        together = any(argv[i : i + len(plain)] == plain for i in range(len(argv)))
+        if "content" in given or not together:
+            parser.error(f"give --content or --style before {plain[-1]}")
+        plain = ["--content", *plain]
+    given = vars(parser.parse_args(plain, given))
     for name in {"content_layers", "style_layers"} & set(given):
         layers = sorted(given[name], key=lambda pair: depth(pair[0]))
         given[name] = dict(layers)
@@ -342,29 +341,32 @@ def command_line(files, settings):
     return shlex.join(["python", PROGRAM, *as_arguments(changed)])
 
 
-def check_files(files, settings):
-    """Raise `InputError` unless all outputs can be written, and none of them is an input."""
+def check_files(files, settings, contents):
+    """Raise `InputError` unless all outputs can be written, and none of them is an input.
+
+    `files` are those of one picture, `contents` the paths of all pictures to paint in this run.
+    """
     check_picture_path(files.output)
-    for path, check in (
+    for file, check in (
         (files.animation, check_animation_path),
         (files.contact_sheet, check_picture_path),
         (files.plot, check_plot_path),
-        *((path, check_report_path) for path in files.report),
+        *((file, check_report_path) for file in files.report),
     ):
-        if path:
-            check(path)
+        if file:
+            check(file)
     if files.checkpoint and files.checkpoint.suffix.lower() != ".npz":
         raise InputError(f"--checkpoint {files.checkpoint}: the name must end with .npz")
     outputs = files.outputs()
-    inputs = [files.content, *files.style]
+    inputs = [*contents, *files.style]
     inputs += [Path(settings.init)] if settings.init not in INITS else []
     inputs += [Path(settings.weights)] if settings.weights not in (None, *FILTERS) else []
     inputs += [files.resume] if files.resume and files.resume != files.checkpoint else []
-    check_outputs(outputs, inputs)
+    check_outputs([*outputs, files.unfinished], inputs)
     if files.save_every:
         output = Path(os.path.realpath(files.output))
         saved = re.compile(rf"{re.escape(output.stem)}_\d{{4,}}{re.escape(output.suffix)}")
-        for path in [*inputs, *outputs]:
-            path = Path(os.path.realpath(path))
-            if path.parent == output.parent and saved.fullmatch(path.name):
-                raise InputError(f"--save-every could overwrite {path}; give another --output")
+        for file in [*inputs, *outputs]:
+            file = Path(os.path.realpath(file))
+            if file.parent == output.parent and saved.fullmatch(file.name):
+                raise InputError(f"--save-every could overwrite {file}; give another --output")

@@ -1,4 +1,4 @@
-"""What the commands share: the error they show, bounded options, signals, and exit status."""
+"""What the commands share: the error they show, how options are read, signals, and exit status."""
 
 import argparse
 import io
@@ -8,7 +8,9 @@ import re
 import signal
 import sys
 import threading
-from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from difflib import get_close_matches
+from pathlib import Path
 
 # Ctrl-C, the end of a session, and a closed terminal, which Windows does not have.
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -21,6 +23,65 @@ class InputError(ValueError):
     The message is one line: what was wrong, where, and what to do. The commands print it after
     their name and exit with status 2. Any other exception is a bug and keeps its traceback.
     """
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that suggests the option that a mistyped one is close to."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Return the options; print usage and error and exit with status 2 if any is wrong."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            options = [text.partition("=")[0] for text in unknown if text.startswith("--")]
+            known = did_you_mean(options[0], self._option_string_actions) if options else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{known}")
+        return namespace
+
+
+def did_you_mean(text, names):
+    """Return "; did you mean NAME?" for the name that `text` is close to, else ""."""
+    similar = get_close_matches(text.lower(), names, 1)
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def as_path(text):
+    """Return the path that an option's text names; ~ is the user's own folder."""
+    if re.match(r"\w+://", text):
+        reason = f"{text} is an address; download it first and give the name of the file"
+    elif text in ("-", "/dev/stdin", "/dev/stdout"):
+        reason = f"{text} is not a file that can be used here; give the name of a file"
+    elif not text:
+        reason = "the name is empty; give the name of a file"
+    else:
+        return Path(text).expanduser()
+    raise argparse.ArgumentTypeError(reason)
+
+
+def one_of(*names):
+    """Return a function that reads one of `names`."""
+
+    def read(text):
+        if text not in names:
+            known = did_you_mean(text, names)
+            raise argparse.ArgumentTypeError(f"expected {' or '.join(names)}, got {text!r}{known}")
+        return text
+
+    return read
+
+
+def name_or_path(*names):
+    """Return a function that reads one of `names`, or the path of a file, as text."""
+
+    def read(text):
+        if text in names:
+            return text
+        file = as_path(text)
+        known = "" if os.path.exists(file) else did_you_mean(text, names)
+        if known:
+            raise argparse.ArgumentTypeError(f"there is no file {text}{known}")
+        return str(file)
+
+    return read
 
 
 def bounded(kind, least=None, above=None, most=None):
@@ -176,8 +237,8 @@ def _escape(match):
     return ascii(match[0])[1:-1]
 
 
-class Stopped(Exception):
-    """Raised between two steps after a signal; `number` is the signal's."""
+class Stopped(KeyboardInterrupt):
+    """Raised by a signal inside `StopRequest`; `number` is the signal's."""
 
     def __init__(self, number):
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -185,7 +246,10 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """In this context the first Ctrl-C or SIGTERM is only recorded; the second one stops at once.
+    """In this context, Ctrl-C and SIGTERM raise `Stopped`, also in the middle of long work.
+
+    Inside `held` the first signal waits until the end of that block, and as long as `finishing` has
+    a text, which is printed then, it is only recorded. The second one stops at once.
 
     Examples
     --------
@@ -194,31 +258,41 @@ class StopRequest:
         with StopRequest() as stop:
             for step in range(1000):
                 work()
-                stop.check()  # raises Stopped if there was a signal
+                with stop.held():
+                    save()
     """
 
     def __init__(self):
         self.number = None  # of the first signal
+        self.finishing = None  # what a signal waits for, if anything
         self._previous = {}
 
     def __enter__(self):
-        self._previous = set_handlers(self._record)
+        self._previous = set_handlers(self._receive)
         return self
 
     def __exit__(self, *exception):
         restore_handlers(self._previous)
 
-    def check(self):
-        """Raise `Stopped` if there was a signal."""
-        if self.number is not None:
+    @contextmanager
+    def held(self):
+        """Let a signal wait until the end of this block, so that the block is done completely."""
+        outer, self.finishing = self.finishing, self.finishing or "stopping after this step"
+        try:
+            yield
+        finally:
+            self.finishing = outer
+        if self.number is not None and not outer:
             raise Stopped(self.number)
 
-    def _record(self, number, frame):
+    def _receive(self, number, frame):
         if self.number is not None:
             previous = self._previous[number]  # what would happen without this context
             if callable(previous):
                 return previous(number, frame)
             raise KeyboardInterrupt
         self.number = number
+        if not self.finishing:
+            raise Stopped(number)
         with suppress(RuntimeError):  # the signal may have interrupted another print
-            print("\nstopping after this step; repeat to stop at once", file=sys.stderr)
+            print(f"\n{self.finishing}; repeat to stop at once", file=sys.stderr)

@@ -5,10 +5,10 @@ from contextlib import suppress
 
 import pooch
 import requests
-from tqdm import tqdm
 
 from support.command import InputError
 from support.files import check_output
+from support.progress import Bar
 
 # seconds to wait for a connection, and then for each next part of the file
 CONNECT_SECONDS, SILENCE_SECONDS = 10, 30
@@ -58,18 +58,11 @@ def download_verified(urls, path, sha256, size=None):
     raise InputError(f"could not download {wanted}: {'; '.join(reasons)}")
 
 
-class _Bar(tqdm):
-    """A progress bar that is always true: pooch asks `if bar`, and tqdm's answer is its total."""
-
-    def __bool__(self):
-        return True
-
-
 def _fetch(url, path, sha256, size):
     """Let pooch put the file at `path`, unless the file there has the right checksum."""
 
     def download(url, temporary, manager):
-        with _Bar(total=size, desc=path.name, unit="B", unit_scale=True) as bar:
+        with Bar(total=size, desc=path.name, unit="B", unit_scale=True) as bar:
             http = pooch.HTTPDownloader(
                 progressbar=bar,
                 chunk_size=1 << 16,

@@ -72,12 +72,15 @@ def check_outputs(outputs, inputs=()):
 
     None of them may be one of `inputs`, or be named twice, by whatever spelling or link.
     """
-    for i, path in enumerate(outputs):
+    read, written = set(map(_identity, inputs)), set()
+    for path in outputs:
         check_output(path)
-        if any(_same_file(path, other) for other in outputs[:i]):
+        identity = _identity(path)
+        if identity in written:
             raise InputError(f"{path} is named for two outputs; give each its own name")
-        if any(_same_file(path, other) for other in inputs):
+        if identity in read:
             raise InputError(f"{path} would overwrite a file that is read; give another name")
+        written.add(identity)
 
 
 def check_extension(what, known, path):
@@ -152,11 +155,12 @@ def _kind(path):
     return "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
 
 
-def _same_file(path, other):
-    """Return whether two paths lead to one file, by links or different spellings."""
+def _identity(path):
+    """Return what all names of one file have in common, different spellings and links."""
     try:
-        with suppress(OSError):  # one of them does not exist
-            return os.path.samefile(path, other)
-        return os.path.realpath(path) == os.path.realpath(other)
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    except OSError:  # it does not exist
+        return os.path.realpath(path)
     except ValueError:  # a name that no file can have
-        return False
+        return str(path)

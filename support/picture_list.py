@@ -36,7 +36,7 @@ class PictureList:
         self.errors = {}
         self.paths = []
         for name in names:
-            self.paths += _pictures_in(name) if name.is_dir() else [name]
+            self.paths += _pictures_in(name) if os.path.isdir(name) else [name]
 
     def read(self, path):
         """Return the picture, or None if it cannot be read; the first time, say why on stderr."""

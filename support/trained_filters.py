@@ -28,10 +28,10 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 import psutil
-from tqdm import tqdm
 
 from support.command import InputError
 from support.files import check_output, write_bytes
+from support.progress import Bar
 
 
 class Package(NamedTuple):
@@ -136,7 +136,7 @@ def _run_pip(folder, package, python, seconds):
         "--dest", folder, "--requirement", requirements,
     ]  # fmt: skip
     deadline = time.monotonic() + seconds
-    bar = tqdm(total=package.wheel_size, desc=package.requirement, unit="B", unit_scale=True)
+    bar = Bar(total=package.wheel_size, desc=package.requirement, unit="B", unit_scale=True)
     with bar, errors.open("wb") as stderr:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,

@@ -129,18 +129,19 @@ def test_checkpoints_come_when_they_are_due(tmp_path):
 
 
 def test_a_checkpoint_comes_with_its_picture(tmp_path):
-    """Beside each checkpoint, --output is the picture that it holds."""
+    """Beside each checkpoint is the picture that it holds; in the end, the result alone."""
     seen = []
 
     def look(step):
         if (tmp_path / "a.npz").exists():
             image = read_checkpoint(tmp_path / "a.npz").position.image
-            seen.append((image, read_picture(tmp_path / "made.jpg")))
+            seen.append((image, read_picture(tmp_path / "made.unfinished.jpg")))
 
     options = [*THREE_SCALES, "--steps", 6, "--scales", 2, "--checkpoint-every", 2]
     files = ["--output", tmp_path / "made.jpg", "--checkpoint", tmp_path / "a.npz"]
     assert call(*options, *files, on_step=look) == 0
     assert len(seen) == 5  # after steps 2 to 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "made.jpg"]
     vgg = demo.VGG19("narrow.mat")
     vgg.load_model()
     for image, picture in seen:
@@ -188,6 +189,7 @@ def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path
     expected = tmp_path / "expected.png"
     assert call(*options, "--output", expected) == 0
     output, checkpoint = tmp_path / "made.png", tmp_path / "made.npz"
+    so_far = tmp_path / "made.unfinished.png"
     chance = random.Random(4)
     begin = [*options, "--output", output, "--checkpoint", checkpoint]
     kills = 0
@@ -200,10 +202,10 @@ def test_killed_again_and_again_it_still_makes_the_same_picture(folder, tmp_path
             process.kill()
         error = process.communicate(timeout=120)[1]
         # whatever the moment was, both files are whole
-        assert read_picture(output).shape == (40, 60, 3)
         state = read_checkpoint(checkpoint)
         if process.returncode == 0:
             break
+        assert read_picture(so_far).shape == (40, 60, 3)
         assert process.returncode == -signal.SIGKILL, error
         kills += 1
         assert len(state.losses) >= 2 * kills
@@ -233,7 +235,8 @@ def test_a_signal_saves_and_says_how_to_resume(tmp_path, capsys, optimizer, numb
     # the step was finished, and its picture is there
     saved = sorted(tmp_path.glob("my picture's_*.png"))
     assert len(saved) == step
-    assert output.read_bytes() == saved[-1].read_bytes()
+    assert (tmp_path / "my picture's.unfinished.png").read_bytes() == saved[-1].read_bytes()
+    assert not output.exists()
     # without --checkpoint, that is beside the picture
     state = read_checkpoint(tmp_path / "my picture's.checkpoint.npz")
     assert len(state.losses) == step
@@ -262,7 +265,7 @@ def test_a_signal_from_outside_and_the_printed_command(folder, tmp_path, number)
     assert "Traceback" not in error
     step = int(re.search(r"stopped after step (\d+)", error)[1])
     assert 5 <= step < 150
-    assert read_picture(output).shape == (21, 32, 3)
+    assert read_picture(tmp_path / "it's made.unfinished.png").shape == (21, 32, 3)
     assert len(read_checkpoint(checkpoint).losses) == step
     # "python" is the one that runs the tests
     (tmp_path / "bin").mkdir()

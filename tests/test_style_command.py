@@ -21,6 +21,7 @@ from helpers.style_pictures import (
     QUICK,
     SHALLOW,
     WEIGHTS,
+    at_step,
     call,
     paint,
     start,
@@ -29,7 +30,8 @@ from helpers.style_pictures import (
 from PIL import Image, ImageCms
 
 import style_transfer_cpu as demo
-from style import objective
+from fast.fused import FusedNetwork
+from style import journal, objective, weights
 from style.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from style.colours import match_colours
 from style.plan import Position
@@ -121,7 +123,7 @@ def test_without_options_the_programs_own_pictures_are_used(tmp_path, monkeypatc
     monkeypatch.setattr(demo, "read_picture", read_and_stop)
     assert call() == 130
     assert capsys.readouterr().err == "style_transfer_cpu.py: interrupted\n"
-    assert [path.name for path in read] == ["content.jpg", "style.jpg"]
+    assert [path.name for path in read] == ["style.jpg", "content.jpg"]
     assert all(path.is_file() for path in read)
     assert list(tmp_path.iterdir()) == []
 
@@ -525,14 +527,14 @@ def test_lbfgs_is_the_default_and_finds_its_own_step_lengths(tmp_path):
 
 
 def test_weights(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "find_trained_filters", lambda: None)  # they may be here
+    monkeypatch.setattr(weights, "find_trained_filters", lambda: None)  # they may be here
     layers = ["--content-layers", "relu1_2", "--style-layers", "relu1_1", "relu2_1"]
     options = [*CONTENT, "--style", "style.png", *SMALL, *layers]
     made = {}
-    for weights, said in {"kmeans": "k-means", "random": "random", "narrow.mat": "narrow"}.items():
-        made[weights], report = paint(tmp_path / "made.png", *options, "--weights", weights)
+    for name, said in {"kmeans": "k-means", "random": "random", "narrow.mat": "narrow"}.items():
+        made[name], report = paint(tmp_path / "made.png", *options, "--weights", name)
         assert said in capsys.readouterr().out.splitlines()[0]
-        assert report["weights"] == weights
+        assert report["weights"] == name
     default, _ = paint(tmp_path / "made.png", *options)
     np.testing.assert_array_equal(default, made["kmeans"])
     assert not np.array_equal(made["kmeans"], made["random"])
@@ -623,7 +625,7 @@ def test_the_reports_size_is_that_of_the_picture_worked_at(tmp_path):
     assert report["scales"] == [
         {"height": 47, "width": 70, "style_sizes": [[70, 61]], "steps": 3}
     ]  # fmt: skip
-    assert report["options"]["content"] == "content.png"  # as it was given
+    assert report["options"]["content"] == ["content.png"]  # as it was given
     assert all(step["seconds"] >= 0 for step in report["steps"])
     assert report["seconds"] > sum(column(report, "seconds"))
 
@@ -644,13 +646,13 @@ def write_other_files(folder):
 
 BAD_INPUT = [
     (["--content", "nowhere.png"], "nowhere.png"),
-    (["--content", "."], "cannot read"),
+    (["--content", "."], "for several contents give a folder"),
     (["--style", "narrow.mat"], "narrow.mat"),
     (["--style", "nowhere.png"], "nowhere.png"),
     (["--init", "nowhere.png"], "nowhere.png"),
     (["--output", "made.gif"], ".gif"),
     (["--output", "made"], "extension"),
-    (["--output", "."], "extension"),
+    (["--output", "."], "content.png would overwrite"),
     (["--output", "content.png/made.png"], "content.png is not a folder"),
     (["--weights", "nowhere.mat"], r"nowhere\.mat.*534,904,783"),
     (["--weights", "content.png"], "content.png"),
@@ -783,10 +785,11 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_picture(
     assert "content nan" in error
     for option in ("--weights", "--style-weight", "--learning-rate"):
         assert option in error
-    assert str(tmp_path / "made.png") in error
+    so_far = tmp_path / "made.unfinished.png"
+    assert f"{so_far} is the picture of the step before" in error
     names = [f"made_{number:04d}.png" for number in range(1, step)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["made.png", *names])
-    assert (tmp_path / "made.png").read_bytes() == (tmp_path / names[-1]).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([so_far.name, *names])
+    assert so_far.read_bytes() == (tmp_path / names[-1]).read_bytes()
 
 
 def test_a_plain_picture_is_painted_too(tmp_path):
@@ -822,7 +825,7 @@ def test_names_need_not_be_text(tmp_path):
     write_picture(path, waves(60, 90, 3))
     options = ["--content", path, "--style", "style.png", *WEIGHTS, *SMALL]
     _, report = paint(tmp_path / "made.png", *options, "--report", tmp_path / "page.html")
-    assert report["options"]["content"].endswith(".png")
+    assert report["options"]["content"][0].endswith(".png")
     assert (tmp_path / "page.html").stat().st_size > 1000
 
 
@@ -842,18 +845,25 @@ def test_a_gradient_that_is_not_finite_stops_it_too(tmp_path, capsys, monkeypatc
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_after_the_last_step_loses_no_result(tmp_path, capsys, monkeypatch, number):
-    expected, _ = paint(tmp_path / "expected.png", *QUICK, *SMALL)
-    write = demo.write_picture
+@pytest.mark.parametrize("moment", ["in the last step", "writing"])
+def test_a_signal_in_the_last_step_lets_it_finish(tmp_path, capsys, monkeypatch, number, moment):
+    options = [*QUICK, *SMALL, "--optimizer", "adam"]  # one evaluation a step
+    expected, _ = paint(tmp_path / "expected.png", *options)
+    place, name, nth = objective, "total_variation", 3
+    if moment == "writing":
+        place, name, nth = journal, "write_picture", 1
+    real, calls = getattr(place, name), []
 
-    def write_interrupted(path, picture):
-        signal.raise_signal(number)
-        write(path, picture)
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == nth:
+            signal.raise_signal(number)
+        return real(*arguments)
 
-    monkeypatch.setattr(demo, "write_picture", write_interrupted)
-    assert call(*QUICK, *SMALL, "--output", tmp_path / "made.png") == 128 + number
+    monkeypatch.setattr(place, name, interrupted)
+    assert call(*options, "--output", tmp_path / "made.png") == 0
     np.testing.assert_array_equal(read_picture(tmp_path / "made.png"), expected)
-    assert "stopped after step 3" in capsys.readouterr().err
+    assert "; repeat to stop at once" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
@@ -870,3 +880,186 @@ def test_a_full_disk_is_one_line(tmp_path, capsys, monkeypatch):
     line = f"cannot write the report {tmp_path / 'r.json'}: No space left on device"
     assert line in capsys.readouterr().err.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.png"]
+
+
+# ---------------------------------------------------------------- several contents
+
+
+def several(tmp_path, *contents, **options):
+    """Return the arguments that paint copies of the pictures, in `tmp_path / "painted"`."""
+    return ["--content", *contents, "--style", "style.png", *WEIGHTS, *SMALL, "--output",
+            f"{tmp_path / 'painted'}/"]  # fmt: skip
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_several_contents_and_folders(folder, tmp_path, capsys):
+    (tmp_path / "holiday").mkdir()
+    write_picture(tmp_path / "holiday" / "b.PNG", waves(60, 90, 7))
+    write_picture(tmp_path / "holiday" / "a.jpg", waves(60, 90, 8))
+    (tmp_path / "holiday" / "notes.txt").write_text("no picture")
+    options = several(tmp_path, "content.png", tmp_path / "holiday", "other.png")
+    assert call(*options) == 0
+    painted = tmp_path / "painted"
+    assert names(painted) == ["a.png", "b.png", "content.png", "other.png"]
+    out = capsys.readouterr().out
+    assert out.count("weights: ") == 1
+    assert f"picture 2 of 4: {tmp_path / 'holiday' / 'a.jpg'}\n" in out
+    assert out.splitlines()[-1] == "4 of 4 pictures painted"
+    # each is the picture of a run of its own
+    for content in ("other.png", tmp_path / "holiday" / "a.jpg"):
+        alone, _ = paint(tmp_path / "alone.png", "--content", content, *options[4:-2])
+        name = f"{Path(content).stem}.png"
+        np.testing.assert_array_equal(read_picture(painted / name), alone)
+
+
+def test_what_is_painted_already_is_left_out(tmp_path, capsys):
+    options = several(tmp_path, "content.png", "other.png")
+    assert call(*options) == 0
+    painted = tmp_path / "painted"
+    write_picture(painted / "content.png", waves(9, 9, 0))
+    (painted / "other.png").unlink()
+    assert call(*options) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == (
+        "1 of 2 pictures painted; 1 were there already (--overwrite paints them again)"
+    )
+    assert read_picture(painted / "content.png").shape == (9, 9, 3)
+    assert call(*options, "--overwrite") == 0
+    assert read_picture(painted / "content.png").shape == (32, 48, 3)
+
+
+def test_a_broken_picture_among_many_is_named_and_skipped(tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    broken, small = tmp_path / "broken.jpg", tmp_path / "small.png"
+    write_picture(small, waves(3, 3, 0))
+    assert call(*several(tmp_path, broken, "content.png", small, "other.png")) == 2
+    assert names(tmp_path / "painted") == ["content.png", "other.png"]
+    out, error = capsys.readouterr()
+    assert out.splitlines()[-1] == f"2 of 4 pictures painted; not painted: {broken}, {small}"
+    assert re.search(rf"^style_transfer_cpu.py: error: .*{broken}", error, re.MULTILINE)
+    assert "Traceback" not in error
+
+
+def test_equal_names_do_not_overwrite_each_other(tmp_path):
+    for place in ("a/x.jpg", "a/x.png", "b/X.png", "b/y.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write_picture(tmp_path / place, waves(60, 90, len(place)))
+    assert call(*several(tmp_path, tmp_path / "a", tmp_path / "b", tmp_path / "b" / "y.png")) == 0
+    assert names(tmp_path / "painted") == ["X.png-2.png", "x.jpg.png", "x.png.png", "y.png"]
+
+
+def test_a_stop_among_several(tmp_path, capsys):
+    options = several(tmp_path, "content.png", "other.png")
+    on_step = at_step(5, lambda: signal.raise_signal(signal.SIGINT))  # the second of the second
+    assert call(*options, on_step=on_step) == 130
+    painted = tmp_path / "painted"
+    assert names(painted) == ["content.png", "other.checkpoint.npz", "other.unfinished.png"]
+    assert capsys.readouterr().err.splitlines()[-1] == "the same command paints the rest"
+    assert call("--resume", painted / "other.checkpoint.npz") == 0
+    assert names(painted) == ["content.png", "other.checkpoint.npz", "other.png"]
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, ["--weights", "kmeans"]])
+def test_what_the_style_needs_is_computed_once(tmp_path, monkeypatch, weights):
+    shapes = []
+    forward = FusedNetwork.forward
+
+    def counted(network, image, *arguments, **options):
+        shapes.append(image.shape[2:])
+        return forward(network, image, *arguments, **options)
+
+    monkeypatch.setattr(FusedNetwork, "forward", counted)
+    options = [*several(tmp_path, "content.png", "other.png"), *SHALLOW, *weights, "--scales", 2]
+    assert call(*options) == 0
+    style = [shape for shape in shapes if shape in ((24, 21), (48, 42))]
+    # filters made from the pictures differ from content to content
+    assert len(style) == (2 if weights is WEIGHTS else 4)
+
+
+@pytest.mark.parametrize("output", ["made", "made/", "made/*.jpg"])
+def test_a_folder_as_output(tmp_path, monkeypatch, output):
+    if output == "made":
+        (tmp_path / "made").mkdir()
+    assert call(*QUICK, *SMALL, "--output", f"{tmp_path}/{output}") == 0
+    name = "content.jpg" if "*" in output else "content.png"
+    assert names(tmp_path / "made") == [name]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--report", "r.json"], "--report is for one content"),
+    (["--checkpoint", "c.npz"], "--checkpoint is for one content"),
+    (["--save-every", 2], "--save-every is for one content"),
+    (["--output", "made.png"], "--output made.png: for several contents give a folder"),
+    (["--output", "pictures/"], "--output pictures holds the contents; give another folder"),
+    (["--content", "empty"], r"empty holds no pictures \(.png"),
+])  # fmt: skip
+def test_several_contents_are_refused_with(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pictures", "empty"):
+        Path(name).mkdir()
+    for name in ("a.png", "pictures/b.png"):
+        write_picture(name, waves(60, 90, 7))
+    assert call("--content", "a.png", "pictures", "--style", "a.png", *options) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert re.search(said, error[0])
+    assert names(tmp_path) == ["a.png", "empty", "pictures"]
+
+
+# ---------------------------------------------------------------- names and spelling
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--styel", "style.png"], "did you mean --style?"),
+    (["--preserve-colour"], "did you mean --preserve-color?"),
+    (["--preserve-colour=match"], "did you mean --preserve-color?"),
+    (["--optimiser", "adam"], "did you mean --optimizer?"),
+    (["--contents", "a.png"], "did you mean --content?"),
+    (["--optimizer", "adan"], "got 'adan'; did you mean adam?"),
+    (["--pooling", "avrage"], "did you mean average?"),
+    (["--init", "palete"], "there is no file palete; did you mean palette?"),
+    (["--weights", "Kmeans"], "there is no file Kmeans; did you mean kmeans?"),
+    (["https://example.org/a.jpg"], "https://example.org/a.jpg is an address; download it"),
+    (["--style", "http://example.org/a.jpg"], "http://example.org/a.jpg is an address"),
+    (["--content", "-"], "- is not a file"),
+    (["-"], "- is not a file"),
+    (["--output", "/dev/stdout"], "/dev/stdout is not a file"),
+    (["--init", "/dev/stdin"], "/dev/stdin is not a file"),
+    (["--content", ""], "the name is empty"),
+    (["a.png", "--style", "style.png", "b.png"], "give --content or --style before b.png"),
+    (["--content", "a.png", "--style", "style.png", "b.png"], "--style before b.png"),
+])  # fmt: skip
+def test_a_mistake_gets_a_hint(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    assert call(*options) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_name_is_a_content(tmp_path):
+    options = ["--style", "style.png", *WEIGHTS, *SMALL]
+    expected, _ = paint(tmp_path / "a.png", *CONTENT, *options)
+    np.testing.assert_array_equal(paint(tmp_path / "b.png", "content.png", *options)[0], expected)
+    np.testing.assert_array_equal(paint(tmp_path / "c.png", *options, "content.png")[0], expected)
+    assert call("content.png", "other.png", *options, "--output", tmp_path / "d") == 0
+    assert names(tmp_path / "d") == ["content.png", "other.png"]
+
+
+def test_a_tilde_is_the_users_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(tmp_path)
+    home = ["--content=~/content.png", "--style=~/style.png", "--weights=~/narrow.mat"]
+    assert call(*home, "--init=~/other.png", *SMALL, "--output=made.png") == 0
+    assert names(tmp_path) == ["made.png"]
+
+
+def test_without_a_terminal_there_is_a_line_at_every_tenth(folder, tmp_path):
+    process = start(folder, *QUICK, "--size", 90, "--steps", 40, "--output", tmp_path / "a.png")
+    _, error = process.communicate(timeout=120)
+    assert "\r" not in error
+    assert 2 <= len(error.splitlines()) <= 10
+    assert error.splitlines()[-1].startswith("100%")
+    assert "step 40/40" in error.splitlines()[-1]

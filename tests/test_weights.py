@@ -132,5 +132,5 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["kmean", "Random", "trainde"])
 def test_a_mistyped_kind_gets_a_suggestion(name):
-    with pytest.raises(InputError, match=f"no weights file {name}; did you mean"):
+    with pytest.raises(InputError, match=f"there is no file {name}; did you mean"):
         demo.choose_weights(demo.Settings(weights=name))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fast.strips import set_threads
-from support.command import InputError, bounded
+from support.command import InputError, Parser, as_path, bounded
 from support.files import check_extension, check_output, check_outputs, write_csv, write_json
 from support.machine import available_bytes, library_versions, peak_memory_bytes
 from support.matconvnet import FILE_NAME, download_vgg19
@@ -52,7 +52,7 @@ with filters trained on photographs (55 MB through pip), without the 535 MB:
 
 def parse_arguments(argv):
     """Return the command's options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vgg_cpu.py",
         description="Name what pictures show, with VGG-19 and its ImageNet weights, and draw what "
         "the network sees.",
@@ -62,9 +62,9 @@ def parse_arguments(argv):
     at_least_1 = bounded(int, least=1)
     # fmt: off
     add = parser.add_argument
-    add("images", nargs="*", metavar="IMAGE", type=Path,
+    add("images", nargs="*", metavar="IMAGE", type=as_path,
         help="pictures, and folders of pictures; give them before --features and --heatmap")
-    add("--weights", type=Path, metavar="FILE",
+    add("--weights", type=as_path, metavar="FILE",
         help=f"weights file: .mat, .npz or .h5 (default: {FILE_NAME}; for --features and "
         "--filters the trained filters, if that file is missing)")
     add("--download", action="store_true",
@@ -72,12 +72,12 @@ def parse_arguments(argv):
         "the trained filters (55 MB), and verify the SHA-256")
     add("--threads", type=at_least_1, metavar="N",
         help="number of threads (default: one for each CPU)")
-    add("--output-dir", type=Path, default="output", metavar="DIR",
+    add("--output-dir", type=as_path, default="output", metavar="DIR",
         help="folder for drawings (default: %(default)s)")
     add = parser.add_argument_group("what a picture shows").add_argument
     add("--top", type=at_least_1, metavar="N",
         help=f"number of classes to print for each picture (default: {TOP})")
-    add("--report", type=Path, metavar="FILE",
+    add("--report", type=as_path, metavar="FILE",
         help="write the classes to this file: .json (with times and library versions) or .csv")
     add("--chart", action="store_true", help=f"draw the {TOP} most probable classes as bars")
     add("--heatmap", nargs="?", const="", metavar="CLASS",
@@ -91,7 +91,7 @@ def parse_arguments(argv):
     add = parser.add_argument_group("the network").add_argument
     add("--summary", nargs="?", const="vgg19", choices=["vgg16", "vgg19"],
         help="print all layers: outputs, parameters, multiplications, memory (default: vgg19)")
-    add("--export-weights", type=Path, metavar="FILE.npz",
+    add("--export-weights", type=as_path, metavar="FILE.npz",
         help="write the weights as plain arrays; --weights reads this file too")
     # fmt: on
     arguments = parser.parse_args(argv)

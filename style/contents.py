@@ -1,0 +1,84 @@
+"""Several contents in one run of the command: what is painted, where to, and what became of it."""
+
+import sys
+from collections import Counter
+from dataclasses import replace
+
+from style.settings import DEFAULTS, PROGRAM, check_files, flag
+from support.command import InputError
+from support.picture_list import PictureList
+
+# Options that name one file for one picture.
+FOR_ONE = ("save_every", "animation", "contact_sheet", "plot", "report", "checkpoint", "resume")
+
+
+def for_each_content(files, settings):
+    """Return one `Files` for each picture that --content names, each with its own output.
+
+    `InputError` if something cannot be written.
+    """
+    contents = list(dict.fromkeys(PictureList(files.content, PROGRAM).paths))  # each once
+    output = files.output
+    if files.content != contents or len(contents) > 1:
+        for name in FOR_ONE:
+            if getattr(files, name):
+                raise InputError(f"{flag(name)} is for one content, and there are several")
+        if output == DEFAULTS["output"]:
+            output = output.parent / "*.png"
+        elif "*" not in output.name:
+            if output.suffix:
+                raise InputError(f"--output {output}: for several contents give a folder, FOLDER/")
+            output = output / "*.png"
+        if any(output.parent.resolve() == folder.resolve() for folder in files.content):
+            raise InputError(f"--output {output.parent} holds the contents; give another folder")
+    each = []
+    for content, name in zip(contents, result_names(contents), strict=True):
+        path = output.with_name(output.name.replace("*", name))
+        each.append(replace(files, content=[content], output=path))
+        check_files(each[-1], settings, contents)
+    return each
+
+
+def result_names(contents):
+    """Return a different name for the result of each content: a.jpg gives a.
+
+    Where two would be equal, the extension stays (a.jpg, a.png), and then they are numbered.
+    """
+    stems = Counter(content.stem.lower() for content in contents)
+    names = []
+    for content in contents:
+        name = content.stem if stems[content.stem.lower()] == 1 else content.name
+        number, free = 1, name
+        while free.lower() in map(str.lower, names):
+            number += 1
+            free = f"{name}-{number}"
+        names.append(free)
+    return names
+
+
+def paint_each(each, paint):
+    """Call `paint` for each `Files` whose result is not there yet; return the exit status.
+
+    A picture that cannot be painted is named, and the others follow.
+    """
+    todo = [files for files in each if files.overwrite or not files.output.exists()]
+    failed = []
+    for number, files in enumerate(todo, 1):
+        print(f"picture {number} of {len(todo)}: {files.content[0]}")
+        try:
+            status = paint(files)
+        except InputError as error:
+            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            failed.append(str(files.content[0]))
+        else:
+            if status:  # stopped
+                print("the same command paints the rest", file=sys.stderr)
+                return status
+    summary = [f"{len(todo) - len(failed)} of {len(each)} pictures painted"]
+    if len(todo) < len(each):
+        there = len(each) - len(todo)
+        summary.append(f"{there} were there already (--overwrite paints them again)")
+    if failed:
+        summary.append(f"not painted: {', '.join(failed)}")
+    print("; ".join(summary))
+    return 2 if failed else 0
