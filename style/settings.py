@@ -259,8 +259,8 @@ class Files:
     contact_sheet: Path | None = loose_option(None, as_path, WAY, "FILE",
         "content, style, steps and result in one picture")
     plot: Path | None = loose_option(None, as_path, WAY, "FILE", "losses by step: .png .svg .pdf")
-    report: list = loose_option([], as_path, WAY, "FILE", ".html: a page to look at; .json: figures",
-        action="append")
+    report: list = loose_option([], as_path, WAY, "FILE",
+        ".html: a page to look at; .json: figures", action="append")
     checkpoint: Path | None = loose_option(None, as_path, RESUMING, "FILE.npz",
         "save there what a resumed run needs")
     checkpoint_every: int = loose_option(20, number, RESUMING, "N",
