@@ -713,7 +713,7 @@ BAD_INPUT = [
     (["--resume", "empty.npz"], "empty.npz is not a checkpoint"),
     (["--resume", "something.npz"], "something.npz is not a checkpoint"),
     (["--resume", "array.npy"], "array.npy is not a checkpoint"),
-    (["--resume", "pickled.npz"], "pickled.npz is not a checkpoint"),
+    (["--resume", "pickled.npz"], "pickled.npz: 'head' is damaged"),
     (["--resume", "."], "cannot read the checkpoint"),
     (["--output", "content.png"], "content.png would overwrite"),
     (["--output", "style.png"], "style.png would overwrite"),
