@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
 from support.command import InputError, Parser, as_path, bounded, exit_status
 from support.digits import make_synthetic_mnist
-from support.files import check_outputs, output_file, write_json
+from support.files import check_outputs, write_json
 from support.machine import library_versions
 from support.mnist import (
     SIDE,
@@ -42,7 +42,7 @@ from support.mnist import (
     read_idx_labels,
     read_mnist,
 )
-from support.npz import finite_float32, read_npz
+from support.npz import finite_float32, read_npz, write_npz
 from support.pictures import check_picture_path, read_picture, write_picture
 from support.progress import Bar
 
@@ -335,8 +335,7 @@ class MNIST_MLP:
         parameters = {name: finite_float32(array) for name, array in parameters.items()}
         if any(array is None for array in parameters.values()):
             raise InputError(f"{param_dir} is not written: some parameters are no finite numbers")
-        with output_file(param_dir, "the parameters") as file:
-            np.savez(file, **parameters)
+        write_npz(param_dir, parameters, "the parameters")
 
 
 def data_folder(data_dir=None):

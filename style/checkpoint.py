@@ -28,9 +28,8 @@ from style.settings import (
     texts,
 )
 from support.command import InputError, as_path
-from support.files import output_file
 from support.machine import library_versions
-from support.npz import read_npz
+from support.npz import read_npz, write_npz
 
 FORMAT = "style transfer checkpoint 2"
 LOSSES = ("content", "style", "tv", "seconds")
@@ -135,16 +134,15 @@ def write_checkpoint(path, checkpoint):
         "versions": library_versions("numpy", "scipy"),
     }
     losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
-    with output_file(path, "the checkpoint") as file:
-        np.savez(
-            file,
-            head=np.array(json.dumps(head)),
-            image=position.image,
-            losses=np.array(losses, np.float64).reshape(-1, len(LOSSES)),
-            frame_steps=np.array([step for step, _ in frames], np.int64),
-            frames=np.array([frame for _, frame in frames], np.uint8),
-            **{f"memory_{name}": np.array(arrays, np.float32) for name, arrays in state.items()},
-        )
+    arrays = {
+        "head": np.array(json.dumps(head)),
+        "image": position.image,
+        "losses": np.array(losses, np.float64).reshape(-1, len(LOSSES)),
+        "frame_steps": np.array([step for step, _ in frames], np.int64),
+        "frames": np.array([frame for _, frame in frames], np.uint8),
+        **{f"memory_{name}": np.array(arrays, np.float32) for name, arrays in state.items()},
+    }
+    write_npz(path, arrays, "the checkpoint")
 
 
 def read_checkpoint(path):

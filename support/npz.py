@@ -1,4 +1,4 @@
-"""Reads .npz files, NumPy's archives of arrays, from any source.
+"""Reads .npz files, NumPy's archives of arrays, from any source, and writes them.
 
 Nothing is unpickled, and sizes and shapes are checked before the data is read: a small file cannot
 take much memory. Whatever NumPy and zipfile raise becomes one `InputError`.
@@ -14,12 +14,23 @@ from contextlib import contextmanager
 import numpy as np
 
 from support.command import InputError
-from support.files import input_file
+from support.files import input_file, output_file
 
 # A file may unpack to so many bytes, and so many for each of its own: more is not made of numbers.
 MOST_BYTES, MOST_RATIO = 64_000_000, 20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others need unlimited memory
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def write_npz(path, arrays, what):
+    """Write a dict of arrays; `what` names the kind of file, as in `support.files.output_file`.
+
+    np.savez of NumPy 1 lets Python print a traceback of its own when the disk is full.
+    """
+    with output_file(path, what) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 @contextmanager

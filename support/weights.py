@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from support.command import InputError
-from support.files import input_file, output_file
+from support.files import input_file
 from support.matconvnet import Network, read_matconvnet
-from support.npz import read_npz
+from support.npz import read_npz, write_npz
 from support.trained_filters import read_trained_filters
 
 NAMES = ("class_names", "wordnet_ids")  # fields of `Network`
@@ -79,8 +79,7 @@ def write_weights(path, network):
         arrays[name] = np.array(getattr(network, name), str)
     for name, (weight, bias) in network.layers.items():
         arrays |= {f"{name}_weight": weight, f"{name}_bias": bias}
-    with output_file(path, "the weights") as file:
-        np.savez(file, **arrays)
+    write_npz(path, arrays, "the weights")
 
 
 def _network(path, arrays, tables):
