@@ -23,7 +23,7 @@ import numpy as np
 
 from fast import convolution
 from fast.padded import dilated, pad
-from fast.strips import run_strips, strips_of_bytes, strips_of_rows
+from fast.strips import run_strips, strips_of_bytes
 from layers1 import check_has_param, descend, draw_weights, select
 from support.checks import check_not_negative, check_pictures, check_positive, check_shape
 
@@ -220,7 +220,16 @@ class ConvolutionalLayer(_WindowLayer):
         self.forward_time = time.perf_counter() - start
         return self.output
 
-    def backward_raw(self, top_diff):
+    def backward(self, top_diff, need_bottom_diff=True):
+        """Set `d_weight` and `d_bias`, and return the gradient with respect to the input.
+
+        With need_bottom_diff=False the result is None: for the first layer of a network, where
+        nothing uses it.
+        """
+        backward = self.backward_speedup if self.type else self.backward_raw
+        return backward(top_diff) if need_bottom_diff else backward(top_diff, False)
+
+    def backward_raw(self, top_diff, need_bottom_diff=True):
         """Propagate the gradient back one window at a time.
 
         Each output y[n, k, h, w] is a sum over one window. The partial derivatives of its terms are
@@ -249,7 +258,8 @@ class ConvolutionalLayer(_WindowLayer):
         if self.frozen:
             self.d_weight = self.d_bias = None
         self.backward_time = time.perf_counter() - start
-        return pad_diff[:, :, p : p + H, p : p + W]  # nothing uses the gradient of the padding
+        # nothing uses the gradient of the padding
+        return pad_diff[:, :, p : p + H, p : p + W] if need_bottom_diff else None
 
     # ---- type=1: the same sums as matrix products ---------------------------------------------
 
@@ -267,7 +277,7 @@ class ConvolutionalLayer(_WindowLayer):
         self.forward_time = time.perf_counter() - start
         return self.output
 
-    def backward_speedup(self, top_diff):
+    def backward_speedup(self, top_diff, need_bottom_diff=True):
         """Propagate the gradient back as another convolution.
 
         The pixel x[h, w] contributes to the outputs y[h - i, w - j] with the weights W[i, j]
@@ -293,10 +303,12 @@ class ConvolutionalLayer(_WindowLayer):
                 self._padded, top_diff, K, s, self.algorithm
             )
             self.d_bias = top_diff.sum(axis=(0, 2, 3))
-        dy = dilated(top_diff, self.input.shape[2:], K, s, p)
-        flipped = self.prepared(top_diff.dtype, flipped=True)
-        # (N, H, W, C) -> (N, C, H, W)
-        bottom_diff = convolution.convolve(dy, flipped, None).transpose(0, 3, 1, 2)
+        bottom_diff = None
+        if need_bottom_diff:
+            dy = dilated(top_diff, self.input.shape[2:], K, s, p)
+            flipped = self.prepared(top_diff.dtype, flipped=True)
+            # (N, H, W, C) -> (N, C, H, W)
+            bottom_diff = convolution.convolve(dy, flipped, None).transpose(0, 3, 1, 2)
         self.backward_time = time.perf_counter() - start
         return bottom_diff
 
@@ -327,18 +339,21 @@ class _PoolingLayer(_WindowLayer):
     """What the two pooling layers share: shifted views, and sums over overlapping windows."""
 
     def _shifted(self, array, position, y0, y1, Wo):
-        """Return the view of a picture (H, W, C) that position i K + j of all windows reads.
+        """Return the view of pictures (n, H, W, C) that position i K + j of all windows reads.
 
         Only the windows of output rows y0 to y1. Pooling is a reduction over these K K views.
         """
         i, j = divmod(position, self.kernel_size)
         s = self.stride
-        return array[s * y0 + i : s * (y1 - 1) + i + 1 : s, j : s * (Wo - 1) + j + 1 : s]
+        return array[:, s * y0 + i : s * (y1 - 1) + i + 1 : s, j : s * (Wo - 1) + j + 1 : s]
 
-    def _strips(self, Ho):
-        """Return the strips of output rows."""
+    def _strips(self, Ho, whole=False):
+        """Return the strips of output rows, or of whole pictures."""
         N, C, _, W = self.input.shape
-        return strips_of_bytes(N, Ho, W * C * self.input.itemsize * self.stride)
+        row_bytes = W * C * self.input.itemsize * self.stride
+        if whole:
+            return [(n, 0, Ho) for n, _, _ in strips_of_bytes(N, 1, Ho * row_bytes)]
+        return strips_of_bytes(N, Ho, row_bytes)
 
     def _add_up(self, top_diff, share):
         """Return dL/dx: at each position, add share(dy, n, y0, y1, position) to its pixels."""
@@ -352,9 +367,8 @@ class _PoolingLayer(_WindowLayer):
                 view = self._shifted(dx[n], position, y0, y1, Wo)
                 view += share(dy[n, y0:y1], n, y0, y1, position)
 
-        # Where windows overlap, neighbouring rows add to the same pixels: one strip a picture.
-        overlap = self.kernel_size > self.stride
-        run_strips(strip, strips_of_rows(N, Ho, Ho) if overlap else self._strips(Ho))
+        # Where windows overlap, neighbouring rows add to the same pixels.
+        run_strips(strip, self._strips(Ho, whole=self.kernel_size > self.stride))
         return dx.transpose(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 

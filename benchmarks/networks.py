@@ -28,6 +28,7 @@ CASES = {  # name: (what it is, rounds, bar)
     "style-1024": ("style step 1024x1024", 5, 0.45),
     "vgg": ("VGG-19 forward 224x224, with the fully connected layers", 15, 0.90),
     "mnist": ("MNIST epoch 784-256-128-10, batch 100", 5, 0.65),
+    "cnn": ("MNIST CNN, tenth of an epoch, batch 100", 7, 1.50),
 }
 
 
@@ -155,6 +156,43 @@ def our_mnist(name):
     return epoch
 
 
+def our_cnn(name):
+    from threadpoolctl import threadpool_limits
+
+    from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
+    from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
+
+    threadpool_limits(1, user_api="blas")  # as mnist_mlp_cpu.py does
+    images, labels = (array[:6000] for array in mnist_data())
+    images = images.reshape(-1, 1, 28, 28)
+    layers = [
+        ConvolutionalLayer(5, 1, 16, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
+        ConvolutionalLayer(5, 16, 32, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
+        FlattenLayer((32, 7, 7), (1568,)),
+        FullyConnectedLayer(1568, 128), ReLULayer(), FullyConnectedLayer(128, 10),
+    ]  # fmt: skip
+    learners = [layer for layer in layers if hasattr(layer, "init_param")]
+    for i, layer in enumerate(learners):
+        layer.init_param("he", i)
+    softmax = SoftmaxLossLayer()
+
+    def tenth():
+        for start in range(0, len(images), 100):
+            current = images[start : start + 100]
+            for layer in layers:
+                current = layer.forward(current)
+            softmax.forward(current)
+            softmax.get_loss(labels[start : start + 100])
+            gradient = softmax.backward()
+            for layer in reversed(layers[1:]):
+                gradient = layer.backward(gradient)
+            layers[0].backward(gradient, need_bottom_diff=False)
+            for layer in learners:
+                layer.update_param(0.01)
+
+    return tenth
+
+
 # ---- PyTorch, as its users would write it: frozen weights, in-place ReLU, one backward ----------
 
 
@@ -258,9 +296,30 @@ def torch_mnist(name):
     return epoch
 
 
+def torch_cnn(name):
+    nn = torch.nn
+    images, labels = (torch.from_numpy(array[:6000]) for array in mnist_data())
+    images = images.reshape(-1, 1, 28, 28)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def tenth():
+        for start in range(0, len(images), 100):
+            optimizer.zero_grad()
+            output = model(images[start : start + 100])
+            nn.functional.cross_entropy(output, labels[start : start + 100]).backward()
+            optimizer.step()
+
+    return tenth
+
+
 SIDES = {
-    "ours": {"style": our_style_step, "vgg": our_vgg, "mnist": our_mnist},
-    "PyTorch": {"style": torch_style_step, "vgg": torch_vgg, "mnist": torch_mnist},
+    "ours": {"style": our_style_step, "vgg": our_vgg, "mnist": our_mnist, "cnn": our_cnn},
+    "PyTorch": {"style": torch_style_step, "vgg": torch_vgg, "mnist": torch_mnist, "cnn": torch_cnn},
 }
 
 

@@ -30,11 +30,20 @@ def _windows(padded, K, s, Ho, Wo):
 
 
 def _gathered(windows):
-    """Return windows (rows, Wo, K, K C) copied to a scratch matrix (P, K K C)."""
+    """Return windows (n, rows, Wo, K, K C) copied to a scratch matrix (P, K K C).
+
+    NumPy copies run by run, and a run costs as much as twenty values. With few channels the runs
+    along Wo are longer than those along K C; the matrix is then the transpose of the copy.
+    """
+    n, rows, Wo, K, KC = windows.shape
+    transposed = KC < Wo
+    if transposed:
+        windows = windows.transpose(3, 4, 0, 1, 2)  # (n, rows, Wo, K, KC) -> (K, KC, n, rows, Wo)
     copy = scratch("windows", windows.shape, windows.dtype)
     np.copyto(copy, windows)
-    rows, Wo, K, KC = windows.shape
-    return copy.reshape(rows * Wo, K * KC)
+    if transposed:
+        return copy.reshape(K * KC, n * rows * Wo).T
+    return copy.reshape(n * rows * Wo, K * KC)
 
 
 def convolve(padded, filters, bias, out, epilogue=None):
@@ -47,15 +56,16 @@ def convolve(padded, filters, bias, out, epilogue=None):
     windows, strips = _windows(padded, filters.kernel_size, filters.stride, Ho, Wo)
 
     def strip(n, y0, y1):
-        product = scratch("product", ((y1 - y0) * Wo, Co), out.dtype)
-        np.matmul(_gathered(windows[n, y0:y1]), filters.matrices, out=product)
         block = out[n, y0:y1]
+        product = scratch("product", block.shape, out.dtype)
+        np.matmul(_gathered(windows[n, y0:y1]), filters.matrices, out=product.reshape(-1, Co))
         if bias is None:
-            np.copyto(block, product.reshape(block.shape))
+            np.copyto(block, product)
         else:
-            np.add(product.reshape(block.shape), bias, out=block)
+            np.add(product, bias, out=block)
         if epilogue:
-            epilogue(n, y0, 0, block)
+            for picture, part in enumerate(block, n.start):
+                epilogue(picture, y0, 0, part)
 
     run_strips(strip, strips)
 
@@ -76,7 +86,7 @@ def weight_gradient(padded, dy, K, s):
     def group(g):
         for n, y0, y1 in strips[g::groups]:
             rows = _gathered(windows[n, y0:y1])
-            top = scratch("product", (y1 - y0, Wo, Co), dy.dtype)
+            top = scratch("product", dy[n, y0:y1].shape, dy.dtype)
             np.copyto(top, dy[n, y0:y1])
             sums[g] += rows.T @ top.reshape(-1, Co)
 

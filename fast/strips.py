@@ -146,8 +146,17 @@ def strips_of_rows(pictures, height, rows):
 
 
 def strips_of_bytes(pictures, height, row_bytes):
-    """Return strips as `strips_of_rows` does, of rows that read at most STRIP_BYTES together."""
-    return strips_of_rows(pictures, height, STRIP_BYTES // row_bytes)
+    """Return (slice of pictures, first row, last row + 1) of strips that read about STRIP_BYTES.
+
+    A strip is rows of one picture or, if these are small, several whole pictures.
+    """
+    at_once = STRIP_BYTES // (height * row_bytes)
+    if at_once < 2:
+        strips = strips_of_rows(pictures, height, STRIP_BYTES // row_bytes)
+        return [(slice(n, n + 1), y0, y1) for n, y0, y1 in strips]
+    # at least two strips, so that two threads have work
+    groups = strips_of_rows(1, pictures, min(at_once, ceil(pictures / 2)))
+    return [(slice(n0, n1), 0, height) for _, n0, n1 in groups]
 
 
 def product(a, b):

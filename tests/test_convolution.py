@@ -754,3 +754,19 @@ def test_convolution_out_of_order(route):
         layer.get_gradient()
     with pytest.raises(RuntimeError, match="backward"):
         layer.update_param(0.1)
+
+
+@pytest.mark.layers
+@pytest.mark.parametrize("kind", [0, 1])
+def test_the_first_layer_of_a_network_needs_no_input_gradient(kind):
+    rng = np.random.default_rng(0)
+    layer = ConvolutionalLayer(3, 2, 4, 1, 1, kind)
+    layer.init_param(0.5, rng)
+    x = rng.standard_normal((2, 2, 5, 6))
+    top_diff = rng.standard_normal(layer.forward(x).shape)
+    assert layer.backward(top_diff).shape == x.shape
+    expected = layer.get_gradient()
+    layer.d_weight = layer.d_bias = None
+    assert layer.backward(top_diff, need_bottom_diff=False) is None
+    for gradient, same in zip(layer.get_gradient(), expected, strict=True):
+        np.testing.assert_array_equal(gradient, same)

@@ -191,3 +191,39 @@ def test_the_choice_of_the_algorithm():
     assert convolution.choose(3, 1, 64, 3) == "kn2row"
     assert convolution.choose(3, 1, 3, 64) == "im2col"
     assert convolution.choose(3, 2, 64, 64) == convolution.choose(5, 1, 64, 64) == "im2col"
+
+
+@DTYPES
+@pytest.mark.parametrize("algorithm", [None, *ALGORITHMS])
+@pytest.mark.parametrize("cin", [1, 20])
+def test_many_pictures_in_a_strip(algorithm, cin, dtype):
+    """A batch gives what its pictures give one by one; im2col copies few and many channels."""
+    rng = np.random.default_rng(cin)
+    layer = ConvolutionalLayer(3, cin, 5, 1, 1, algorithm=algorithm)
+    layer.init_param(0.5, rng)
+    x = rng.standard_normal((7, cin, 8, 9)).astype(dtype)
+    top_diff = rng.standard_normal((7, 5, 8, 9)).astype(dtype)
+    y, dx = layer.forward(x), layer.backward(top_diff)
+    d_weight, d_bias = layer.get_gradient()
+    sums = np.zeros(d_weight.shape), np.zeros(d_bias.shape)
+    for n in range(7):
+        assert_close(layer.forward(x[n : n + 1])[0], y[n], dtype)
+        assert_close(layer.backward(top_diff[n : n + 1])[0], dx[n], dtype)
+        for total, gradient in zip(sums, layer.get_gradient(), strict=True):
+            total += gradient
+    assert_close(d_weight, sums[0], dtype)
+    assert_close(d_bias, sums[1], dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", [MaxPoolingLayer, AveragePoolingLayer])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (3, 1), (2, 3)])
+def test_many_pictures_in_a_strip_of_pooling(kind, kernel, stride, dtype, strips):
+    layer, rng = kind(kernel, stride), np.random.default_rng(kernel)
+    x = rng.integers(0, 4, (7, 3, 9, 8)).astype(dtype)  # with ties
+    y = layer.forward(x)
+    top_diff = rng.standard_normal(y.shape).astype(dtype)
+    dx = layer.backward(top_diff)
+    for n in range(7):
+        np.testing.assert_array_equal(layer.forward(x[n : n + 1])[0], y[n])
+        np.testing.assert_array_equal(layer.backward(top_diff[n : n + 1])[0], dx[n])

@@ -215,3 +215,18 @@ def test_scratch_is_reused_by_its_thread_and_not_shared_with_others():
     thread.start()
     thread.join()
     assert not np.shares_memory(first, others[0])
+
+
+@pytest.mark.parametrize("row_bytes", [1, 100, 70_000, 1 << 20, 1 << 22])
+def test_strips_of_bytes_cover_every_row_of_every_picture_once(row_bytes):
+    for pictures in (1, 2, 7):
+        for height in (1, 5, 16):
+            strips = threads.strips_of_bytes(pictures, height, row_bytes)
+            covered = np.zeros((pictures, height), int)
+            for n, y0, y1 in strips:
+                covered[n, y0:y1] += 1
+                rows = (n.stop - n.start) * (y1 - y0)
+                assert rows == 1 or rows * row_bytes <= threads.STRIP_BYTES
+                assert n.stop - n.start == 1 or (y0, y1) == (0, height)
+            assert (covered == 1).all()
+            assert len(strips) >= min(pictures, 2)
