@@ -318,9 +318,13 @@ def torch_cnn(name):
 
 
 SIDES = {
-    "ours": {"style": our_style_step, "vgg": our_vgg, "mnist": our_mnist, "cnn": our_cnn},
-    "PyTorch": {"style": torch_style_step, "vgg": torch_vgg, "mnist": torch_mnist, "cnn": torch_cnn},
-}
+    "ours": {
+        "style": our_style_step, "vgg": our_vgg, "mnist": our_mnist, "cnn": our_cnn,
+    },
+    "PyTorch": {
+        "style": torch_style_step, "vgg": torch_vgg, "mnist": torch_mnist, "cnn": torch_cnn,
+    },
+}  # fmt: skip
 
 
 # ---- the two processes take turns ---------------------------------------------------------------
