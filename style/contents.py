@@ -1,12 +1,11 @@
 """Several contents in one run of the command: what is painted, where to, and what became of it."""
 
 import sys
-from collections import Counter
 from dataclasses import replace
 
 from style.settings import DEFAULTS, PROGRAM, check_files, flag
 from support.command import InputError
-from support.picture_list import PictureList
+from support.picture_list import PictureList, result_names
 
 # Options that name one file for one picture.
 FOR_ONE = ("save_every", "animation", "contact_sheet", "plot", "report", "checkpoint", "resume")
@@ -37,23 +36,6 @@ def for_each_content(files, settings):
         each.append(replace(files, content=[content], output=path))
         check_files(each[-1], settings, contents)
     return each
-
-
-def result_names(contents):
-    """Return a different name for the result of each content: a.jpg gives a.
-
-    Where two would be equal, the extension stays (a.jpg, a.png), and then they are numbered.
-    """
-    stems = Counter(content.stem.lower() for content in contents)
-    names = []
-    for content in contents:
-        name = content.stem if stems[content.stem.lower()] == 1 else content.name
-        number, free = 1, name
-        while free.lower() in map(str.lower, names):
-            number += 1
-            free = f"{name}-{number}"
-        names.append(free)
-    return names
 
 
 def paint_each(each, paint):

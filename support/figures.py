@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from support.pictures import resize_picture
 
 PAPER, INK, BAR, TRACK = (255, 255, 255), (40, 40, 40), (0, 114, 178), (230, 230, 230)
-MARGIN, GAP, TEXT = 20, 12, 15  # pixels; TEXT is the height of the letters
+MARGIN, GAP, TEXT = 20, 12, 18  # pixels; TEXT is the height of the letters
 LINE = 2 * TEXT  # height of a line of text
 CHART = 420  # width of a bar chart
 COLOURS = "magma"  # Matplotlib's name: black, violet, orange, light yellow

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections import Counter
-from pathlib import Path
 
 from support.command import InputError
 from support.pictures import read_picture
@@ -52,19 +51,33 @@ class PictureList:
     def outputs(self, folder, endings):
         """Return {(path, ending): path of a picture about it in `folder`}, "NAME-ending.png".
 
-        NAME is the file's name; equal names get a number. `InputError` if one of the pictures would
-        be overwritten.
+        NAME is one of `result_names`. `InputError` if one of the pictures would be overwritten.
         """
         inputs = {os.path.realpath(path) for path in self.paths}
-        seen, outputs = Counter(), {}
-        for path in self.paths:
-            seen[path.stem] += 1
-            name = f"{path.stem}-{seen[path.stem]}" if seen[path.stem] > 1 else path.stem
+        each, outputs = list(dict.fromkeys(self.paths)), {}
+        for path, name in zip(each, result_names(each), strict=True):
             for ending in endings:
-                output = outputs[path, ending] = Path(folder, f"{name}-{ending}.png")
+                output = outputs[path, ending] = folder / f"{name}-{ending}.png"
                 if os.path.realpath(output) in inputs:
                     raise InputError(f"{output} would overwrite a picture that is read")
         return outputs
+
+
+def result_names(paths):
+    """Return a different name for the result of each picture: a.jpg gives a.
+
+    Where two would be equal, the extension stays (a.jpg, a.png), and then they are numbered.
+    """
+    stems = Counter(path.stem.lower() for path in paths)
+    names = []
+    for path in paths:
+        name = path.stem if stems[path.stem.lower()] == 1 else path.name
+        number, free = 1, name
+        while free.lower() in map(str.lower, names):
+            number += 1
+            free = f"{name}-{number}"
+        names.append(free)
+    return names
 
 
 def _pictures_in(folder):

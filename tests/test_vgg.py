@@ -792,5 +792,5 @@ def test_drawings_of_equal_names_are_all_kept(place):
     (place / "other").mkdir()
     (place / "other/waves.png").write_bytes((place / "flipped.png").read_bytes())
     assert main(["waves.png", "other/waves.png", *CLASSIFY, "--chart"]) == 0
-    first, second = drawing("output/waves-chart.png"), drawing("output/waves-2-chart.png")
+    first, second = drawing("output/waves.png-chart.png"), drawing("output/waves.png-2-chart.png")
     assert first.shape != second.shape or (first != second).any()
