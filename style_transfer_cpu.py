@@ -45,7 +45,7 @@ from style.journal import Journal, announce, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
 from style.optimizers import adam, lbfgs
-from style.plan import Position, check_fit, plan_scales, plan_sizes
+from style.plan import Position, check_fit, plan_larger, plan_scales, plan_sizes
 from style.settings import INITS, MADE_FILTERS, Settings
 from style.weights import SHOWN, choose_weights, fetch_trained_filters
 from support.command import InputError, Stopped, StopRequest, exit_status
@@ -470,7 +470,8 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
     if files.resume:
         check_resumable(files.resume, checkpoint, digests, scales, settings.optimizer)
     checkpoint = replace(checkpoint, options=options_to_keep(files, settings), digests=digests)
-    with Journal(files, scales, checkpoint) as journal:
+    larger = plan_larger(content, styles, settings)
+    with Journal(files, scales, checkpoint, larger) as journal:
         try:
             with StopRequest() as stop:
 

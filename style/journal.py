@@ -16,10 +16,10 @@ from style.checkpoint import write_checkpoint
 from style.page import write_html
 from style.plan import check_memory
 from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
-from style.settings import command_line
+from style.settings import DEFAULTS, command_line, without_folders
 from support.command import InputError
 from support.files import write_json
-from support.machine import format_bytes, library_versions, peak_memory_bytes
+from support.machine import format_bytes, format_seconds, library_versions, peak_memory_bytes
 from support.pictures import shrunk, write_picture
 from support.progress import Bar
 
@@ -27,7 +27,7 @@ PROGRAM = Path(__file__).resolve().parent.parent / "style_transfer_cpu.py"
 FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
 MOST_FRAMES = 200  # whatever it says: they are kept in memory and in checkpoints
 MUCH_MEMORY = 2e9  # bytes; a run that needs more is announced
-OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
+HINT_AFTER = 3  # steps; the first one is slower than the others
 
 
 class Journal:
@@ -42,10 +42,13 @@ class Journal:
     scales : list of Scale
     checkpoint : Checkpoint
         Of the run to resume, or one without a position.
+    larger : list of Scale
+        What a larger --size would work at, to say how long that takes; may be empty.
     """
 
-    def __init__(self, files, scales, checkpoint):
+    def __init__(self, files, scales, checkpoint, larger=()):
         self.files = files
+        self.larger = larger
         self.scales = scales
         self.resumed = checkpoint
         self.steps = sum(scale.steps for scale in scales)
@@ -54,7 +57,7 @@ class Journal:
         self.latest = None  # the last `Step`
         self.written = len(self.losses)  # steps in the checkpoint file
         self.kept = bool(self.losses)  # whether this run has written the picture so far
-        self.costs = [scale.width * scale.height + OVERHEAD for scale in scales]  # work of a step
+        self.costs = [scale.work for scale in scales]
         self.bar = None
         self.last_time = None
 
@@ -88,6 +91,8 @@ class Journal:
             self.latest = step
             self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
             self._show(step)
+            if self.larger and len(self.losses) == len(self.resumed.losses) + HINT_AFTER:
+                self._suggest_larger(step)
             self._save_on_the_way(step)
             self._save_checkpoint_if_due(step)
         else:  # the start
@@ -116,6 +121,16 @@ class Journal:
         text = f"step {len(self.losses)}/{self.steps}, {shown}"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(self.costs[step.position.scale])
+
+    def _suggest_larger(self, step):
+        recent = [losses["seconds"] for losses in self.losses[1 - HINT_AFTER :]]
+        per_work = sum(recent) / len(recent) / self.costs[step.position.scale]
+        last = self.larger[-1]
+        seconds = per_work * sum(scale.work * scale.steps for scale in self.larger)
+        self.bar.write(
+            f"{self.files.content[0]} is larger: --size {max(last.width, last.height)} paints "
+            f"{last.width}x{last.height} in about {format_seconds(seconds)}"
+        )
 
     def _save_on_the_way(self, step):
         done = len(self.losses)
@@ -184,6 +199,8 @@ def announce(content, scales, channels, files, settings):
     """Print the sizes to work at; raise `InputError` if there is not enough memory for them."""
     *coarser, last = scales
     notes = [f"size: {last.width}x{last.height}"]
+    if max(content.shape[:2]) > settings.size:
+        notes.append(f"of {content.shape[1]}x{content.shape[0]}")
     if max(content.shape[:2]) < settings.size:
         notes.append(f"as {files.content[0]} is no larger")
     if coarser:
@@ -213,9 +230,11 @@ def write_reports(journal, settings, content, styles, result, seconds):
         print(f"after step {len(journal.losses)} no further step reduced the loss")
     print(f"{files.output}: {result.shape[1]}x{result.shape[0]} pixels in {seconds:.1f} s")
     seconds += sum(losses["seconds"] for losses in journal.resumed.losses)
+    options = {**vars(files), **vars(settings)}
+    changed = {name: value for name, value in options.items() if value != DEFAULTS[name]}
     report = {
-        "command": command_line(files, settings),
-        "options": {**vars(files), **vars(settings)},
+        "command": command_line(changed),
+        "options": options,
         "weights": settings.weights,
         "size": list(result.shape[:2]),
         "scales": [scale._asdict() for scale in journal.scales],
@@ -235,7 +254,10 @@ def write_reports(journal, settings, content, styles, result, seconds):
         if path.suffix.lower() == ".json":
             write_json(path, report)
         else:
-            write_html(path, report, content, styles, frames, result)
+            shown = without_folders(options)  # a page is for others: it shows no folders
+            page = {"options": shown, "weights": shown["weights"],
+                    "command": command_line(without_folders(changed))}  # fmt: skip
+            write_html(path, report | page, content, styles, frames, result)
     for path in (files.animation, files.contact_sheet, files.plot, *files.report):
         if path:
             print(path)

@@ -20,6 +20,7 @@ from style.report import (
     loss_series,
 )
 from support.files import write_bytes
+from support.machine import format_seconds
 from support.pictures import resize_picture, shrunk
 
 # Longest sides, in pixels.
@@ -41,7 +42,7 @@ def write_html(path, report, content, styles, frames, result):
     environment.filters["data_uri"] = _data_uri
     count = len(report["steps"])
     steps = "1 step" if count == 1 else f"{count:,} steps"
-    summary = [f"{_size(report['size'])} pixels", steps, _duration(report["seconds"])]
+    summary = [f"{_size(report['size'])} pixels", steps, format_seconds(report["seconds"])]
     shown = shrunk(result, LARGE)
     options = {name.replace("_", "-"): _value(value) for name, value in report["options"].items()}
     sources = [("content", content), *captioned_styles(styles)]
@@ -94,7 +95,7 @@ def _run_facts(report):
         "scales": ", ".join(_size((scale["height"], scale["width"])) for scale in scales),
         "steps by scale": " + ".join(f"{scale['steps']:,}" for scale in scales),
         "steps made": f"{len(report['steps']):,}",
-        "time": _duration(report["seconds"]),
+        "time": format_seconds(report["seconds"]),
         "threads": report["threads"],
         "peak memory": "not known" if memory is None else f"{memory / 1e6:,.0f} MB",
         "weights": report["weights"],
@@ -118,10 +119,3 @@ def _value(value):
 def _size(shape):
     """Return "width×height" of a shape (height, width, ...)."""
     return f"{shape[1]}×{shape[0]}"
-
-
-def _duration(seconds):
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s"

@@ -4,6 +4,7 @@ A picture is optimised from coarse to fine. At a small size a large stroke is a 
 strokes and composition are found quickly; each size starts from the enlarged result of the last.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from support.pictures import fitted
 # houses and faces of a photograph dissolve, and no later size brings them back.
 COARSEST = 190
 SAFETY = 1.25  # not all memory that is free can be used: it is allocated in large blocks
+OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
 SMALL = 32  # pixels a side; smaller results are useless
 
 
@@ -36,6 +38,11 @@ class Scale(NamedTuple):
     width: int
     style_sizes: list
     steps: int = 0
+
+    @property
+    def work(self):
+        """How long a step takes, in a unit that depends on the machine and the settings."""
+        return self.width * self.height + OVERHEAD
 
 
 class Position(NamedTuple):
@@ -91,6 +98,14 @@ def plan_scales(content, styles, settings):
     ends = np.round(settings.steps * shares / shares[-1]).astype(int)
     counts = np.diff(ends, prepend=0).tolist()
     return [size._replace(steps=steps) for size, steps in zip(sizes, counts, strict=True)]
+
+
+def plan_larger(content, styles, settings):
+    """Return the scales of a run at up to twice the size, [] if the content is no larger."""
+    longest = max(content.shape[:2])
+    if longest <= settings.size:
+        return []
+    return plan_scales(content, styles, replace(settings, size=min(2 * settings.size, longest)))
 
 
 def plan_sizes(content, styles, settings, number_of_scales=None):

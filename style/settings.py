@@ -334,11 +334,23 @@ def as_arguments(options):
     return arguments
 
 
-def command_line(files, settings):
-    """Return the command that has these options, without those that are at their defaults."""
-    options = {**vars(files), **vars(settings)}
-    changed = {name: value for name, value in options.items() if value != DEFAULTS[name]}
-    return shlex.join(["python", PROGRAM, *as_arguments(changed)])
+def command_line(options):
+    """Return the command with these options (a dict)."""
+    return shlex.join(["python", PROGRAM, *as_arguments(options)])
+
+
+def without_folders(options):
+    """Return options (a dict) with the names of files in place of their paths."""
+
+    def name(value):
+        if isinstance(value, list):
+            return [name(each) for each in value]
+        return Path(value.name) if isinstance(value, Path) else value
+
+    shown = {option: name(value) for option, value in options.items()}
+    for option in {"init", "weights"} & set(shown):
+        shown[option] = shown[option] and Path(shown[option]).name
+    return shown
 
 
 def check_files(files, settings, contents):

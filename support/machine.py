@@ -99,6 +99,14 @@ def format_bytes(number):
     return f"{number / 1e3:.0f} kB"
 
 
+def format_seconds(seconds):
+    """Return a time for people to read, '12.3 s' or '4 min 10 s'."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s"
+
+
 def library_versions(*names):
     """Return {name: version} for Python and the installed packages `names`."""
     versions = {"python": ".".join(map(str, sys.version_info[:3]))}

@@ -153,7 +153,8 @@ def _run_pip(folder, package, python, seconds):
             _kill(process)
         bar.update(_largest_size(folder, package.wheel_size) - bar.n)
     if process.returncode:
-        raise _failure(package, _reason(errors.read_text("utf-8", "replace"), python))
+        reason = _reason(errors.read_text("utf-8", "replace"), python, package.requirement)
+        raise _failure(package, reason)
 
 
 def _largest_size(folder, most):
@@ -179,10 +180,11 @@ def _kill(process):
         process.wait()
 
 
-def _reason(errors, python):
+def _reason(errors, python, requirement):
     """Say in a few words why pip failed, from what it wrote to stderr."""
     if "No module named pip" in errors:
-        return f"{python} has no pip; `{python} -m ensurepip` installs it"
+        install = f"uv pip install --no-deps {requirement}"
+        return f"{python} has no pip; `{python} -m ensurepip` installs it, or use `{install}`"
     if "DO NOT MATCH THE HASHES" in errors:
         return "the file that was offered has a different SHA-256 (changed or cut short)"
     if broken := re.search(r"connection broken by '(\w+)", errors):

@@ -619,6 +619,34 @@ def test_both_reports(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.json", "made.png"]
 
 
+def test_a_page_shows_names_without_folders(folder, tmp_path):
+    where = [tmp_path / "made.png", "--report", tmp_path / "a.html"]
+    options = ["--content", folder / "content.png", "--style", folder / "style.png", "--init",
+               folder / "other.png", "--weights", folder / "narrow.mat", *SMALL]  # fmt: skip
+    _, report = paint(*where, *options, "--checkpoint", tmp_path / "a.npz")
+    assert report["options"]["content"] == [str(folder / "content.png")]
+    assert call("--resume", tmp_path / "a.npz") == 0  # its options have absolute paths
+    page = (tmp_path / "a.html").read_text("utf-8")
+    for place in (folder, tmp_path, tmp_path.parent):
+        assert str(place) not in page
+    for name in ("content.png", "style.png", "other.png", "narrow.mat", "made.png", "a.npz"):
+        assert name in page
+
+
+def test_a_larger_content_gets_one_line(tmp_path, capsys):
+    write_picture(tmp_path / "large.png", waves(90, 150, 3))
+    options = ["--style", "style.png", *WEIGHTS, "--steps", 5, "--output", tmp_path / "made.png"]
+    assert call(tmp_path / "large.png", *options, "--size", 60) == 0
+    out = capsys.readouterr().out
+    assert "size: 60x36, of 150x90\n" in out
+    said = r"large\.png is larger: --size 120 paints 120x72 in about ([\d.]+) s\n"
+    assert float(re.search(said, out)[1]) < 100
+    assert call(tmp_path / "large.png", *options, "--size", 100) == 0
+    assert "--size 150 paints 150x90" in capsys.readouterr().out
+    assert call(tmp_path / "large.png", *options, "--size", 150) == 0
+    assert "is larger" not in capsys.readouterr().out
+
+
 def test_the_reports_size_is_that_of_the_picture_worked_at(tmp_path):
     """Steps and scales in the report are those that were done."""
     _, report = paint(tmp_path / "made.png", *QUICK, "--steps", 3, "--size", 70)

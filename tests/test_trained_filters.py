@@ -167,7 +167,10 @@ def test_an_interpreter_without_pip(tmp_path, package):
     venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
     python = tmp_path / "bare" / "bin" / "python"
     reason = failure(tmp_path, package, python=python)
-    assert reason == f"{python} has no pip; `{python} -m ensurepip` installs it"
+    assert reason == (
+        f"{python} has no pip; `{python} -m ensurepip` installs it, or use "
+        "`uv pip install --no-deps small-filters==1.0`"
+    )
     assert "No such file" in failure(tmp_path, package, python=tmp_path / "missing")
 
 
