@@ -30,7 +30,7 @@ from PIL import Image
 
 import style_transfer_cpu as demo
 from style import checkpoint as checkpoints
-from style import journal
+from style import journal, objective
 from style.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from style.plan import Position
 from style.settings import OPTIONS
@@ -281,6 +281,62 @@ def test_a_signal_from_outside_and_the_printed_command(folder, tmp_path, number)
     assert len(json.loads(report.read_text("utf-8"))["steps"]) == 150
     assert call(*options, "--output", tmp_path / "expected.png") == 0
     assert output.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+@SIGNALS
+@OPTIMIZERS
+def test_a_signal_inside_a_step_stops_it_there(tmp_path, capsys, monkeypatch, optimizer, number):
+    """The step may take minutes; the last finished one is kept."""
+    expected = tmp_path / "expected.png"
+    options = [*THREE_SCALES, "--steps", 9, "--optimizer", optimizer]
+    assert call(*options, "--output", expected) == 0
+    real, calls = objective.total_variation, []
+
+    def interrupted(image):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(number)
+            pytest.fail("it went on")
+        return real(image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "total_variation", interrupted)
+        assert call(*options, "--output", tmp_path / "made.png") == 128 + number
+    error = capsys.readouterr().err
+    assert "repeat to stop at once" not in error
+    step = int(re.search(r"^stopped after step (\d+)", error, re.MULTILINE)[1])
+    assert 3 <= step < 7
+    assert len(read_checkpoint(tmp_path / "made.checkpoint.npz").losses) == step
+    assert call("--resume", tmp_path / "made.checkpoint.npz") == 0
+    assert (tmp_path / "made.png").read_bytes() == expected.read_bytes()
+
+
+@SIGNALS
+def test_a_signal_while_filters_are_learnt(folder, tmp_path, number):
+    process = start(folder, "--weights", "kmeans", "--output", tmp_path / "made.png")
+    assert "k-means" in process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert error == "style_transfer_cpu.py: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_keeps_an_earlier_result(tmp_path, capsys):
+    made = tmp_path / "made.png"
+    options = [*THREE_SCALES, "--steps", 6, "--output", made]
+    assert call(*options) == 0
+    finished = made.read_bytes()
+    options += ["--seed", 1, "--init", "noise", "--checkpoint-every", 1]
+    assert call(*options, "--checkpoint", tmp_path / "a.npz", on_step=interrupt_at(4)) == 130
+    assert made.read_bytes() == finished
+    so_far = tmp_path / "made.unfinished.png"
+    assert f"{so_far} is the picture so far" in capsys.readouterr().err
+    assert read_picture(so_far).shape == (40, 60, 3)
+    assert call("--resume", tmp_path / "a.npz") == 0
+    assert made.read_bytes() != finished
+    assert not so_far.exists()
 
 
 def test_the_second_signal_stops_at_once(tmp_path, capsys):
