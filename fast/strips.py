@@ -12,7 +12,6 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import cache
 from itertools import count, pairwise
 from math import ceil
@@ -92,11 +91,13 @@ def run_strips(function, strips):
     strips = list(strips)
     numbers = count()  # `next` of it is atomic: each number goes to one thread
     stop = threading.Event()
+    errors = np.geterr()
 
     def work():
         try:
-            while (number := next(numbers)) < len(strips) and not stop.is_set():
-                function(*strips[number])
+            with np.errstate(**errors):  # the caller's, in the helpers too
+                while (number := next(numbers)) < len(strips) and not stop.is_set():
+                    function(*strips[number])
         except BaseException:
             stop.set()
             raise
@@ -121,8 +122,7 @@ def _start(work, number):
             if _pool is not None:
                 _pool.shutdown(wait=False)
             _pool, _pool_size = ThreadPoolExecutor(number, thread_name_prefix="strips"), number
-        # In the caller's context, so that its np.errstate applies in the helpers too.
-        return [_pool.submit(copy_context().run, work) for _ in range(number)]
+        return [_pool.submit(work) for _ in range(number)]
 
 
 def _forget_after_fork():
