@@ -340,8 +340,9 @@ class MNIST_MLP:
 
 def data_folder(data_dir=None):
     """Return the folder with the digits: `data_dir`, or where `MNIST_MLP.load_data` looks."""
-    places = (MNIST_DIR, BOOK_MNIST_DIR)
-    return Path(data_dir or next(filter(find_mnist, places), MNIST_DIR / "synthetic"))
+    if data_dir is not None:
+        return Path(data_dir)
+    return next(filter(find_mnist, (MNIST_DIR, BOOK_MNIST_DIR)), MNIST_DIR / "synthetic")
 
 
 def as_rows(images, labels):

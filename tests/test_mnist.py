@@ -670,6 +670,8 @@ def test_synthetic_digits_only_where_no_folder_was_named(no_mnist, mnist_dir, tm
     assert main(["--data-dir", str(mistyped)]) == 2
     assert "mnist_dtaa holds no MNIST" in capsys.readouterr().err
     assert not mistyped.exists()
+    with pytest.raises(InputError, match="holds no MNIST"):
+        MNIST_MLP().load_data("")  # an unset variable of a script, say: the current folder
     mlp = MNIST_MLP()
     shutil.copytree(mnist_dir, "../mnist_data")  # the book's folder
     mlp.load_data()
