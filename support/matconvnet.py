@@ -16,17 +16,21 @@ classes         classes.description, classes.name     meta.classes.description, 
 have the fields `name` and `weights` (filters and biases); the other layers have no weights.
 """
 
+import os
 import shlex
-import warnings
+import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pooch
-import scipy.io
 
 from support.command import InputError
 from support.downloads import download_verified
+from support.files import input_file
+from support.matlab import HEADER, read_variables
+from support.npz import finite_float32
 
 FILE_NAME = "imagenet-vgg-verydeep-19.mat"
 URL = f"https://www.vlfeat.org/matconvnet/models/{FILE_NAME}"
@@ -56,8 +60,7 @@ def read_matconvnet(path, *tables):
     """Read a MatConvNet file of a VGG network.
 
     The numbers of channels come from the file. The names of the layers, the 3x3 kernels, padding,
-    stride and the 7x7 input of fc6 must be VGG's. Truncated and damaged files are recognised. But
-    SciPy's reader is not safe against malicious files: read weights only from a source you trust.
+    stride and the 7x7 input of fc6 must be VGG's.
 
     Parameters
     ----------
@@ -72,15 +75,14 @@ def read_matconvnet(path, *tables):
     Network
     """
     path = Path(path)
-    try:
-        return _network(_load_variables(path), tables)
-    except FileNotFoundError:
-        raise InputError(f"there is no weights file {path}; {_how_to_get(path)}") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise InputError(f"cannot read the weights file {path}: {error.strerror}") from None
-    except _FormatError as error:
-        file = f"the weights file {path} ({path.stat().st_size:,} bytes)"
-        raise InputError(f"{file} {error}; {_how_to_get(path)}") from error
+    with input_file(path, "weights file", _how_to_get(path)) as file:
+        try:
+            most_layers = max(len(table) for table in tables)
+            return _network(_load_variables(file, most_layers), tables)
+        except _FormatError as error:
+            size = os.fstat(file.fileno()).st_size
+            wrong = f"the weights file {path} ({size:,} bytes) {error}"
+            raise InputError(f"{wrong}; {_how_to_get(path)}") from error
 
 
 def download_vgg19(path):
@@ -109,24 +111,18 @@ def _how_to_get(path):
     )
 
 
-def _load_variables(path):
-    """Return the file's variables by name; structs are dicts, axes of length 1 are removed."""
-    with path.open("rb") as file:
-        header = file.read(128)
-        if header.startswith((b"MATLAB 7.3", b"\x89HDF")):
-            raise _FormatError("has MATLAB's format 7.3 (HDF5), not 5; save it with -v7")
-        if not header.startswith(b"MATLAB 5.0") or len(header) < 128:
-            raise _FormatError("is not a MATLAB file, or only the beginning of one")
-        names = ["layers", "meta", "classes", "normalization"]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # SciPy only warns of a variable it cannot read
-                return scipy.io.loadmat(file, variable_names=names, simplify_cells=True)
-        except MemoryError:
-            raise
-        except Exception as error:  # of many types, depending on where the file is damaged
-            reason = " ".join(str(error).split())
-            raise _FormatError(f"is damaged or cut short ({reason})") from error
+def _load_variables(file, most_layers):
+    """Return the file's variables by name."""
+    header = file.read(HEADER)
+    if header.startswith((b"MATLAB 7.3", b"\x89HDF")):
+        raise _FormatError("has MATLAB's format 7.3 (HDF5), not 5; save it with -v7")
+    if not header.startswith(b"MATLAB 5.0") or len(header) < HEADER:
+        raise _FormatError("is not a MATLAB file, or only the beginning of one")
+    names = ["layers", "meta", "classes", "normalization"]
+    try:
+        return read_variables(file, names, most_layers)
+    except (ValueError, zlib.error, struct.error) as error:
+        raise _FormatError(f"is damaged or cut short ({error})") from error
 
 
 def _network(variables, tables):
@@ -150,64 +146,52 @@ def _network(variables, tables):
     class_names = _strings(_field(classes, "description", "classes", optional=True))
     wordnet_ids = _strings(_field(classes, "name", "classes", optional=True))
 
-    del structs[len(names) :]  # free the memory of the other layers
     layers = {}
     channels = 3  # red, green, blue
-    for name, struct in zip(names, structs, strict=True):
+    for name, fields in zip(names, structs, strict=False):
         if name.startswith(("conv", "fc")):
-            layers[name] = _parameters(struct, name, channels)
+            layers[name] = _parameters(fields, name, channels)
             channels = layers[name][1].size
-        struct.clear()  # free the memory as soon as the weights are copied
+        fields.clear()  # free the memory as soon as the weights are copied
     for count in len(class_names), len(wordnet_ids):
         if "fc8" in layers and count not in (0, channels):
             raise _FormatError(f"has {count} class names for the {channels} outputs of fc8")
     return Network(layers, image_mean, class_names, wordnet_ids)
 
 
-def _parameters(struct, name, channel_in):
+def _parameters(fields, name, channel_in):
     """Return (weight, bias) of the convolution or fully connected layer `name`."""
-    arrays = _field(struct, "weights", name)
-    if not isinstance(arrays, np.ndarray) or arrays.dtype != object or arrays.shape != (2,):
+    arrays = _field(fields, "weights", name)
+    pair = isinstance(arrays, list) and [type(array) for array in arrays] == [np.ndarray] * 2
+    if not pair:
         raise _FormatError(f"has no pair of filters and biases in layer {name!r}")
-    weight, bias = np.asarray(arrays[0]), np.asarray(arrays[1]).reshape(-1)
+    weight, bias = arrays[0], arrays[1].reshape(-1)
     kernel = 3 if name.startswith("conv") else 7 if name == "fc6" else 1
     shape = (kernel, kernel, channel_in, bias.size)
-    expected = tuple(length for length in shape if length != 1)
-    if weight.shape != expected or weight.size == 0:
+    found, expected = (tuple(n for n in s if n != 1) for s in (weight.shape, shape))
+    if found != expected or weight.size == 0:
         raise _FormatError(
-            f"has filters of shape {weight.shape} and {bias.size} biases in layer {name!r}, "
+            f"has filters of shape {found} and {bias.size} biases in layer {name!r}, "
             f"expected filters of shape {expected} (axes of length 1 left out)"
         )
-    for array in (weight, bias):
-        # min and max are NaN or infinite if any value is, and need no further array.
-        if array.dtype.kind != "f" or not np.isfinite([array.min(), array.max()]).all():
-            raise _FormatError(f"has values that are not finite numbers in layer {name!r}")
+    floats = weight.dtype.kind == bias.dtype.kind == "f"
+    weight, bias = (finite_float32(array) if floats else None for array in (weight, bias))
+    if weight is None or bias is None:
+        raise _FormatError(f"has values that are not finite numbers in layer {name!r}")
     for field, value in (("pad", 1 if name.startswith("conv") else 0), ("stride", 1)):
-        if field in struct and not np.all(struct[field] == value):
+        if field in fields and not np.all(fields[field] == value):
             raise _FormatError(f"has a {field} different from {value} in layer {name!r}")
-    bias = bias.astype(np.float32)
     weight = weight.reshape(shape)
     if name.startswith("conv"):
-        return _in_c_order(weight.transpose(2, 0, 1, 3)), bias  # (K, K, C, Co) -> (C, K, K, Co)
-    return _in_c_order(weight).reshape(-1, bias.size), bias  # (K, K, C, Co) -> (K K C, Co)
-
-
-def _in_c_order(array, block=64):
-    """Return a C-ordered float32 copy of `array`, which MATLAB stores with the first axis fastest.
-
-    Copying all of fc6 at once fetches almost every number from main memory separately: 2.7 s. With
-    a few indices of the last axis at a time, the neighbours are still in the cache: 0.4 s.
-    """
-    copy = np.empty(array.shape, dtype=np.float32)
-    for start in range(0, array.shape[-1], block):
-        copy[..., start : start + block] = array[..., start : start + block]
-    return copy
+        weight = np.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (K,K,C,Co) -> (C,K,K,Co)
+        return weight, bias
+    return weight.reshape(-1, bias.size), bias  # (K, K, C, Co) -> (K K C, Co)
 
 
 def _image_mean(normalization):
     """Return the mean colour, shape (3,), from the struct `normalization`."""
-    average = np.asarray(_field(normalization, "averageImage", "normalization"))
-    if average.dtype.kind not in "fiu" or average.shape[-1:] != (3,):
+    average = _field(normalization, "averageImage", "normalization")
+    if not isinstance(average, np.ndarray) or average.shape[-1] != 3 or average.size == 0:
         raise _FormatError("has no average image of three channels")
     mean = average.reshape(-1, 3).mean(axis=0, dtype=np.float64)  # (H, W, 3) -> (H W, 3) -> (3,)
     if not np.isfinite(mean).all():
@@ -215,18 +199,20 @@ def _image_mean(normalization):
     return mean.astype(np.float32)
 
 
-def _field(struct, name, where, optional=False):
+def _field(fields, name, where, optional=False):
     """Return a field of a struct. If it is missing: None if `optional`, otherwise an error."""
-    if isinstance(struct, dict) and name in struct:
-        return struct[name]
+    if isinstance(fields, dict) and name in fields:
+        return fields[name]
     if optional:
         return None
     raise _FormatError(f"has no {name!r} in {where}")
 
 
 def _strings(cells):
-    """Return the strings of a cell array as a list, empty for None."""
-    return [] if cells is None else [_text(cell) for cell in np.atleast_1d(cells).reshape(-1)]
+    """Return the strings of a cell array, which may be nested, as a list; empty for None."""
+    if isinstance(cells, list):
+        return [text for cell in cells for text in _strings(cell)]
+    return [] if cells is None else [_text(cells)]
 
 
 def _text(value):
