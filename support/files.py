@@ -17,6 +17,15 @@ from pathlib import Path
 
 from support.command import InputError
 
+# A file may unpack to so many bytes, and so many for each of its own: numbers from a computation
+# and pictures of digits never do.
+MOST_BYTES, MOST_RATIO = 64_000_000, 20
+
+
+def most_unpacked(size):
+    """Return how many bytes a compressed file of `size` bytes may unpack to."""
+    return MOST_BYTES + MOST_RATIO * size
+
 
 @contextmanager
 def input_file(path, what, advice=""):

@@ -17,6 +17,8 @@ import zlib
 
 import numpy as np
 
+from support.files import most_unpacked
+
 HEADER = 128  # bytes; the last two tell the byte order
 MATRIX, COMPRESSED = 14, 15  # types of elements; the other types hold numbers:
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
@@ -27,8 +29,6 @@ CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13:
            15: "u8"}  # fmt: skip
 COMPLEX = 0x800  # a flag
 
-# A file unpacks to so many bytes, and so many for each of its own: more is not made of numbers.
-MOST_BYTES, MOST_RATIO = 64_000_000, 20
 MOST_ELEMENTS, MOST_DEPTH = 100_000, 20  # of one variable; those of VGG-19 have about 10,000
 BLOCK = 1 << 22  # bytes of an array that are converted at once: they stay in the cache
 
@@ -68,7 +68,7 @@ def read_variables(file, names, most_cells=None):
         position += 8 + length
         if kind == COMPRESSED:
             unpacked = io.BufferedReader(_Inflated(file, length), 1 << 16)
-            reader = _Reader(unpacked, order, MOST_BYTES + MOST_RATIO * size, most_cells)
+            reader = _Reader(unpacked, order, most_unpacked(size), most_cells)
             kind, length, _ = reader.tag(reader.end)
         if kind != MATRIX:
             raise ValueError(f"it has an element of type {kind} in place of a variable")

@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from support.command import InputError
 from support.downloads import download_verified
-from support.files import write_bytes
+from support.files import input_file, most_unpacked, write_bytes
 from support.pictures import shrunk
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
@@ -263,19 +263,21 @@ def _otsu(values):
 def _read(path, magic, dimensions):
     """Return the sizes and the flat uint8 data of an IDX file, after checking all of it."""
     header_length = 4 * (1 + dimensions)
-    try:
-        with open(path, "rb") as file:
-            compressed = file.read(2) == GZIP_START  # an IDX file starts with two zeros
-            file.seek(0)
-            stream = gzip.GzipFile(fileobj=file) if compressed else file
+    with input_file(path, "MNIST file") as file:
+        compressed = file.read(2) == GZIP_START  # an IDX file starts with two zeros
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if compressed else file
+        try:
             header = _read_up_to(stream, header_length)
             sizes = _check_header(path, header, magic, header_length)
             expected = int(np.prod(sizes, dtype=np.int64))
+            if compressed and expected > most_unpacked(os.fstat(file.fileno()).st_size):
+                raise InputError(f"{path} is too small to unpack to {expected:,} bytes")
             content = _read_up_to(stream, expected + 1)  # one more byte, to detect extra data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: the compressed data is damaged or cut off ({error})") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{path}: the compressed data is damaged or cut off ({error})"
+            ) from error
     if len(content) < expected:
         raise InputError(
             f"{path} is cut short: it has {header_length + len(content)} bytes, "

@@ -14,10 +14,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from support.command import InputError
-from support.files import input_file, output_file
+from support.files import input_file, most_unpacked, output_file
 
-# A file may unpack to so many bytes, and so many for each of its own: more is not made of numbers.
-MOST_BYTES, MOST_RATIO = 64_000_000, 20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others need unlimited memory
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -56,7 +54,7 @@ class Arrays(Mapping):
         self.archive = archive
         self.members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         total = sum(info.file_size for info in archive.infolist())
-        if total > MOST_BYTES + MOST_RATIO * size:
+        if total > most_unpacked(size):
             raise InputError(
                 f"{path} would unpack from {size:,} to {total:,} bytes, so it is not a file of "
                 "numbers that a program has computed"

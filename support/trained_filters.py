@@ -30,7 +30,8 @@ import pooch
 import psutil
 
 from support.command import InputError
-from support.files import check_output, write_bytes
+from support.files import MOST_BYTES, check_output, input_file, write_bytes
+from support.npz import finite_float32
 from support.progress import Bar
 
 
@@ -250,8 +251,8 @@ def _read(path, contents):
         import h5py  # here, as all else works without it
     except ImportError:
         raise InputError(f"reading {path} needs h5py: `pip install h5py` installs it") from None
-    if not Path(path).is_file():
-        raise InputError(f"there is no weights file {path}")
+    with input_file(path, "weights file"):
+        pass  # it is there and can be read; h5py opens it again, by name
     try:
         if not h5py.is_hdf5(path):
             raise _FormatError("is not an HDF5 file, or only the beginning of one")
@@ -319,7 +320,9 @@ def _array(file, name, shape):
         expected = str(shape).replace("None", "any")
         got = f"{dataset.dtype} of shape {found}"
         raise _FormatError(f"has {got} in {name!r}, expected floats of shape {expected}")
-    array = dataset[()].astype(np.float32)
-    if not np.isfinite(array).all():
+    if dataset.nbytes > MOST_BYTES:  # a file may state any size and hold none of it
+        raise _FormatError(f"states {dataset.nbytes:,} bytes in {name!r}, more than VGG has")
+    array = finite_float32(dataset[()])
+    if array is None:
         raise _FormatError(f"has values that are not finite numbers in {name!r}")
     return array

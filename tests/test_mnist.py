@@ -186,11 +186,19 @@ def test_missing_and_mismatched_files(tmp_path):
     (tmp_path / NAMES[0]).unlink()
     with pytest.raises(InputError, match=r"part of MNIST: train-images.* is missing; --download"):
         find_mnist(tmp_path)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no MNIST file"):
         read_idx_images(tmp_path / NAMES[0])
     with pytest.raises(InputError, match="cannot read"):
         read_idx_images(tmp_path)
     assert find_mnist(tmp_path / ("x" * 300)) is None  # a name no file can have
+
+
+def test_a_small_compressed_file_does_not_unpack_to_a_gigabyte(tmp_path):
+    path = tmp_path / "a.gz"
+    header = np.array([2051, 1_000_000, 28, 28], ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + bytes(784_000_000 // 10), 1))
+    with pytest.raises(InputError, match="is too small to unpack to 784,000,000 bytes"):
+        read_idx_images(path)
 
 
 # Synthetic digits ----------------------------------------------------------------------------

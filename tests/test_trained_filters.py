@@ -346,6 +346,16 @@ def test_a_file_of_another_form_is_refused(tmp_path, name, change, message):
     assert message in str(caught.value)
 
 
+def test_a_small_file_does_not_unpack_to_gigabytes(tmp_path):
+    """HDF5 stores nothing for values that were never written."""
+    write_filters(tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        del file[FIRST]
+        file.create_dataset(FIRST, (3, 3, 3, 10**9), np.float32)
+    with pytest.raises(InputError, match=r"states 108,000,000,000 bytes in .*, more than VGG has"):
+        read_trained_filters(tmp_path / "f.h5")
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "f.h5"
     with pytest.raises(InputError, match="there is no weights file"):
