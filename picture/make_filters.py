@@ -27,11 +27,10 @@ from support.pictures import (  # noqa: E402
     resize_picture,
     write_picture,
 )
+from vgg.views import filter_tiles  # noqa: E402
 
 FILTERS = 64  # in 8 rows of 8
 LONGEST_SIDE = 384  # of the pictures that the filters are learnt from
-PIXEL = 16  # side of the square that shows one weight
-GAP = 8
 MARGIN = 24
 TITLE = 40  # height of the line above each panel
 PAPER, INK = (250, 249, 246), (40, 40, 40)
@@ -44,26 +43,6 @@ def read_image(path):
     picture = resize_picture(picture, *fitted(picture, longest))
     x = picture.astype(np.float32).transpose(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
     return x - x.mean(axis=(2, 3), keepdims=True)
-
-
-def tile(weight):
-    """Return filters of shape (3, 3, 3, 64) as 8x8 tiles on paper, a picture.
-
-    The grey ones are first, the most colourful last.
-    """
-    tiles = weight.transpose(3, 1, 2, 0)  # (C, K, K, Co) -> (Co, K, K, C)
-    tiles = tiles / abs(tiles).max(axis=(1, 2, 3), keepdims=True)
-    colourful = tiles.std(axis=3).mean(axis=(1, 2)) / abs(tiles).mean(axis=(1, 2, 3))
-    tiles = tiles[np.argsort(colourful, kind="stable")]
-    tiles = (127.5 + 127.5 * tiles + 0.5).astype(np.uint8)
-    tiles = tiles.repeat(PIXEL, axis=1).repeat(PIXEL, axis=2)
-    side = tiles.shape[1] + GAP
-    picture = np.empty((8 * side - GAP, 8 * side - GAP, 3), np.uint8)
-    picture[:] = PAPER
-    for number, one in enumerate(tiles):
-        y, x = number // 8 * side, number % 8 * side
-        picture[y : y + side - GAP, x : x + side - GAP] = one
-    return picture
 
 
 def draw(panels):
@@ -91,7 +70,7 @@ def run(options):
     ):
         layer = ConvolutionalLayer(3, 3, FILTERS, 1, 1)
         make_filters({"conv1_1": layer}, images, np.random.default_rng(options.seed))
-        panels.append((title, tile(layer.weight)))
+        panels.append((title, filter_tiles(layer.weight, paper=PAPER)))
     picture = draw(panels)
     write_picture(options.output, picture)
     print(f"{options.output}: {picture.shape[1]} x {picture.shape[0]}")

@@ -1,8 +1,8 @@
-"""Make the pictures of the README's recipe book, with the README's own commands.
+"""Make the pictures of the README's recipe book and of what a network sees, with its own commands.
 
-Each block of shell commands under the heading "Recipe book" is run in an empty temporary folder
-that has links to the program and to picture/. Each JPEG file that the commands make there becomes
-picture/look_<name>.jpg.
+Each block of shell commands under one of `HEADINGS` is run in an empty temporary folder that has
+links to the programs and to picture/. Each JPEG file that the commands make there, and each drawing
+in output/, becomes picture/look_<name>.jpg.
 
     python picture/make_recipes.py               all of them, in about a quarter of an hour
     python picture/make_recipes.py abstract      only commands that contain this word
@@ -26,15 +26,19 @@ from support.command import InputError, exit_status  # noqa: E402
 from support.files import write_bytes  # noqa: E402
 from support.pictures import read_picture, resize_picture  # noqa: E402
 
-HEADING = "### Recipe book"
+HEADINGS = ("### Recipe book", "### What the network sees")
 README_WIDTH = 720  # pixels: sharp at the width of a README, and light
+DRAWING_WIDTH = 900  # pixels: its letters stay legible
 
 
 def recipes(readme):
-    """Return the shell commands under `HEADING`, one string a block."""
-    section = readme.split(HEADING + "\n")[1]
-    section = re.split(r"^#{1,3} ", section, flags=re.MULTILINE)[0]
-    return re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
+    """Return the shell commands under `HEADINGS`, one string a block."""
+    blocks = []
+    for heading in HEADINGS:
+        section = readme.partition(heading + "\n")[2]
+        section = re.split(r"^#{1,3} ", section, flags=re.MULTILINE)[0]
+        blocks += re.findall(r"```sh\n(.*?)```", section, flags=re.DOTALL)
+    return blocks
 
 
 def make(commands, folder):
@@ -45,7 +49,7 @@ def make(commands, folder):
     InputError
         If a command fails; it has said why.
     """
-    for name in ("style_transfer_cpu.py", "picture"):
+    for name in ("style_transfer_cpu.py", "vgg_cpu.py", "picture"):
         (folder / name).symlink_to(ROOT / name)
     environment = {
         **os.environ,
@@ -55,19 +59,23 @@ def make(commands, folder):
     shell = ["bash", "-euo", "pipefail", "-c", commands]
     if subprocess.run(shell, cwd=folder, env=environment).returncode:
         raise InputError("a command of this recipe failed; correct it in README.md")
-    return sorted(folder.glob("*.jpg"))
+    return sorted([*folder.glob("*.jpg"), *folder.glob("output/*-*.png")])
 
 
 def keep(made, kept):
-    """Copy the picture `made` to the path `kept`; shrink it if it is wider than the README."""
+    """Copy the picture `made` to the path `kept`, as JPEG, not wider than the README needs."""
     picture = read_picture(made)
     height, width = picture.shape[:2]
     content = made.read_bytes()
-    if width > README_WIDTH:
-        height = round(height * README_WIDTH / width)
-        image = Image.fromarray(resize_picture(picture, height, README_WIDTH, "lanczos"))
+    drawing = made.suffix == ".png"
+    most = DRAWING_WIDTH if drawing else README_WIDTH
+    if drawing or width > most:
+        most = min(most, width)
+        height = round(height * most / width)
+        image = Image.fromarray(resize_picture(picture, height, most, "lanczos"))
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=86, subsampling=0, optimize=True)
+        options = {"quality": 80} if drawing else {"quality": 86, "subsampling": 0}
+        image.save(buffer, "JPEG", optimize=True, **options)
         content = buffer.getvalue()
     write_bytes(kept, content, "the picture")
 
@@ -85,7 +93,7 @@ def run(options):
         print(commands, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             for path in make(commands, Path(folder)):
-                keep(path, options.output_dir / f"look_{path.name}")
+                keep(path, options.output_dir / f"look_{path.stem.replace('-', '_')}.jpg")
 
 
 def main(argv=None):

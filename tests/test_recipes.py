@@ -13,6 +13,7 @@ from picture import make_recipes
 from picture.make_recipes import keep, make, recipes
 from style.settings import parse
 from support.command import InputError
+from vgg.command import parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -20,13 +21,23 @@ RECIPES = recipes(README)
 PICTURES = sorted(set(re.findall(r"picture/(look_\w+\.jpg)", README)))
 
 
+STYLE_RECIPES = [recipe for recipe in RECIPES if "style_transfer_cpu.py" in recipe]
+DRAWINGS = [recipe for recipe in RECIPES if "vgg_cpu.py" in recipe]
+
+
 def test_every_recipe_has_its_picture():
-    assert len(RECIPES) >= 8
-    made = set(re.findall(r"(?<!/)\b(\w+)(?:\$depth)?\.jpg", "".join(RECIPES)))
-    assert {re.sub(r"look_([a-z]+)\d?\.jpg", r"\1", name) for name in PICTURES} == made
+    assert len(STYLE_RECIPES) >= 8 and len(DRAWINGS) == 1
+    made = set(re.findall(r"(?<!/)\b(\w+)(?:\$depth)?\.jpg", "".join(STYLE_RECIPES)))
+    for recipe in DRAWINGS:
+        arguments = parse_arguments(recipe.split()[2:])
+        (picture,) = arguments.images
+        assert (ROOT / picture).is_file() and arguments.edges
+        made |= {f"{picture.stem}_{view}" for view in ("edges", *arguments.features)}
+    names = [name.removeprefix("look_").removesuffix(".jpg") for name in PICTURES]
+    assert {re.sub(r"^depth\d$", "depth", name) for name in names} == made
 
 
-@pytest.mark.parametrize("commands", RECIPES, ids=lambda text: text.split("--")[-1].strip())
+@pytest.mark.parametrize("commands", STYLE_RECIPES, ids=lambda text: text.split("--")[-1].strip())
 def test_every_command_is_understood(commands):
     lines = commands.replace("\\\n", " ").replace("${depth}", "3").replace("$depth", "3")
     found = re.findall(r"python style_transfer_cpu\.py (.*)", lines)
@@ -87,6 +98,15 @@ def test_a_picture_wider_than_the_readme_is_shrunk(tmp_path):
         np.testing.assert_allclose(picture.getpixel((700, 25)), (0, 0, 0), atol=4)
 
 
+def test_a_drawing_becomes_a_jpeg(tmp_path):
+    made, kept = tmp_path / "made.png", tmp_path / "kept.jpg"
+    for width, expected in ((1300, (900, 450)), (300, (300, 325))):
+        Image.new("RGB", (width, 650 if width > 900 else 325), "red").save(made)
+        keep(made, kept)
+        with Image.open(kept) as picture:
+            assert (picture.format, picture.size) == ("JPEG", expected)
+
+
 def test_any_other_picture_is_copied(tmp_path):
     made, kept = tmp_path / "made.jpg", tmp_path / "kept.jpg"
     Image.new("RGB", (720, 1200), "red").save(made)
@@ -97,10 +117,11 @@ def test_any_other_picture_is_copied(tmp_path):
 def test_the_whole_script(tmp_path, monkeypatch, capsys):
     """On a README of its own: the chosen recipe is run, and its picture put into the folder."""
     (tmp_path / "README.md").write_text(
-        "### Recipe book\n\n```sh\ncp picture/content.jpg one.jpg\n```\n\n"
+        "### What the network sees\n\n```sh\nmkdir output && cp picture/filters.png "
+        "output/a-edges.png\n```\n### Recipe book\n\n```sh\ncp picture/content.jpg one.jpg\n```\n\n"
         "```sh\ncp picture/look_depth1.jpg two.jpg\n```\n\n## Next\n\n```sh\nfalse\n```\n"
     )
-    for name in ("picture", "style_transfer_cpu.py"):
+    for name in ("picture", "style_transfer_cpu.py", "vgg_cpu.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setattr(make_recipes, "ROOT", tmp_path)
     assert make_recipes.main(["two", "--output-dir", str(tmp_path / "new")]) == 0
@@ -108,6 +129,10 @@ def test_the_whole_script(tmp_path, monkeypatch, capsys):
     (picture,) = (tmp_path / "new").iterdir()
     assert picture.name == "look_two.jpg"
     assert picture.read_bytes() == (ROOT / "picture" / "look_depth1.jpg").read_bytes()
+
+
+    assert make_recipes.main(["edges", "--output-dir", str(tmp_path / "drawn")]) == 0
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["look_a_edges.jpg"]
 
 
 def test_a_word_that_no_recipe_contains(capsys):

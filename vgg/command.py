@@ -5,6 +5,7 @@ Everything takes the classes of the networks as `kinds` (VGG-19, VGG-16).
 
 import argparse
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -121,10 +122,11 @@ def run(arguments, kinds):
         print_summary(vgg)
     if arguments.export_weights:
         export_weights(arguments.weights or FILE_NAME, arguments.export_weights, kinds)
+    convolutions = cache(lambda path: load(path, kinds, last_layer="pool5")[0])
     if arguments.filters or (arguments.features and pictures.paths):
-        draw_features(arguments, pictures, outputs, kinds)
+        draw_features(arguments, pictures, outputs, convolutions)
     if arguments.edges and pictures.paths:
-        draw_edges(arguments, pictures, outputs, kinds)
+        draw_edges(arguments, pictures, outputs, convolutions)
     if arguments.classes and pictures.paths:
         name_pictures(arguments, pictures, outputs, kinds)
     return 2 if pictures.errors else 0
@@ -161,7 +163,8 @@ def load(path, kinds, **options):
     start = time.perf_counter()
     vgg = load_network(path, kinds, **options)
     seconds = time.perf_counter() - start
-    print(f"weights {path} loaded in {seconds:.1f} s")
+    name = path.name if path == DEFAULT_PATH else path
+    print(f"weights {name} loaded in {seconds:.1f} s")
     return vgg, seconds
 
 
@@ -183,12 +186,12 @@ def trained_filters():
     return path
 
 
-def draw_features(arguments, pictures, outputs, kinds):
+def draw_features(arguments, pictures, outputs, convolutions):
     """Draw the first layer's filters, and the features of each picture, as the options say."""
     path = arguments.weights or Path(FILE_NAME)
     if not arguments.weights and not path.exists():
         path = trained_filters()
-    vgg, _ = load(path, kinds, last_layer="pool5")
+    vgg = convolutions(path)
     for name in arguments.features:
         if name not in vgg.layers:
             raise InputError(
@@ -207,11 +210,11 @@ def draw_features(arguments, pictures, outputs, kinds):
                 save(outputs[path, name], show_features(picture, name, output[0]))
 
 
-def draw_edges(arguments, pictures, outputs, kinds):
+def draw_edges(arguments, pictures, outputs, convolutions):
     """Draw the edges that the trained filters find in each picture."""
     named = arguments.weights and not arguments.classes  # else they are those of the classifier
     filters = arguments.weights if named else trained_filters()
-    vgg, _ = load(filters, kinds, last_layer="pool5")
+    vgg = convolutions(filters)
     side_outputs = read_side_outputs(filters)
     for path in pictures.paths:
         picture = pictures.read(path)

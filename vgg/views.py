@@ -34,7 +34,8 @@ def show_features(picture, name, output):
     cells = [("picture", enlarged(picture, width))]
     for c in order:
         map = enlarged(colour_map(output[c], share=0.99), width)
-        cells.append((f"channel {c}, mean {strength[c]:.3g}", map))
+        mean = f"{strength[c]:#.3g}".rstrip(".")  # "#": 10.0, not 10
+        cells.append((f"channel {c}, mean {mean}", map))
     C, h, w = output.shape
     shown = f"the {len(order)} strongest of" if len(order) < C else "all"
     return sheet(f"{name}: {shown} {C} channels, {w}x{h}", in_rows(cells, COLUMNS))
