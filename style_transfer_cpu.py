@@ -38,14 +38,20 @@ from fast.strips import set_threads
 from layers1 import random_generator
 from layers2 import AveragePoolingLayer
 from layers3 import AdamOptimizer, ContentLossLayer, StyleLossLayer
-from style.checkpoint import check_resumable, options_to_keep, read_options, run_digests
+from style.checkpoint import (
+    check_resumable,
+    options_to_keep,
+    read_options,
+    rest_of_earlier_run,
+    run_digests,
+)
 from style.colours import keep_chroma, match_colours, match_palette, smooth_change
 from style.contents import for_each_content, paint_each
 from style.journal import Journal, announce, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
 from style.optimizers import adam, lbfgs
-from style.plan import Position, check_fit, plan_larger, plan_scales, plan_sizes
+from style.plan import COARSEST, Position, check_fit, plan_larger, plan_scales, plan_sizes
 from style.settings import INITS, MADE_FILTERS, Settings
 from style.weights import SHOWN, choose_weights, fetch_trained_filters
 from support.command import InputError, Stopped, StopRequest, exit_status
@@ -375,11 +381,11 @@ def stylize(
     return finished(position.image)
 
 
-def make_network(content, styles, settings=Settings(), rng=None):
+def make_network(content, styles, settings=Settings(), rng=None, coarsest=COARSEST):
     """Return a VGG19 with the filters that `settings.weights` names.
 
-    Filters that are made from the pictures are made at the smallest size and serve all sizes.
-    Parameters are those of `stylize`.
+    Filters that are made from the pictures are made at the smallest size, whose longest side has at
+    least `coarsest` pixels, and serve all sizes. Other parameters are those of `stylize`.
     """
     settings = choose_weights(settings)
     if settings.weights in MADE_FILTERS:
@@ -394,7 +400,7 @@ def make_network(content, styles, settings=Settings(), rng=None):
         vgg.use_average_pooling()
     if settings.weights in MADE_FILTERS:
         make = {"kmeans": learn_filters, "random": random_filters}[settings.weights]
-        smallest = plan_sizes(content, styles, settings)[0]
+        smallest = plan_sizes(content, styles, settings, coarsest=coarsest)[0]
         styles = recoloured(styles, content, settings)
         content, styles = scaled(content, styles, smallest)
         rng = np.random.default_rng(settings.seed) if rng is None else rng
@@ -461,9 +467,14 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
     """
     start_time = time.perf_counter()
     content = read_picture(files.content[0], parse_colour(files.background))
+    if checkpoint.earlier:
+        checkpoint, settings = rest_of_earlier_run(checkpoint, settings, content)
     scales = plan_scales(content, styles, settings)
     rng = np.random.default_rng(settings.seed)
-    network = shared_network() if shared_network else make_network(content, styles, settings, rng)
+    if shared_network:
+        network = shared_network()
+    else:
+        network = make_network(content, styles, settings, rng, checkpoint.coarsest)
     layers = used_part(network, settings)
     announce(content, scales, layers["conv1_1"].channel_out, files, settings)
     digests = run_digests(content, styles, start, network.image_mean, layers)

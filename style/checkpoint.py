@@ -8,12 +8,12 @@ and digests that identify the pictures and filters.
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from style.plan import Position
+from style.plan import COARSEST, Position
 from style.settings import (
     DEFAULTS,
     FILTERS,
@@ -32,6 +32,7 @@ from support.machine import library_versions
 from support.npz import read_npz, write_npz
 
 FORMAT = "style transfer checkpoint 2"
+EARLIER_FORMAT, EARLIER_COARSEST = "style transfer checkpoint 1", 96
 LOSSES = ("content", "style", "tv", "seconds")
 OPTIMIZER_STATE = {"adam": {"m", "v"}, "lbfgs": {"s", "y"}}  # names of the arrays
 
@@ -54,6 +55,10 @@ class Checkpoint:
         Steps and uint8 pictures for the animation and the reports.
     versions : dict of str to str
         Of the libraries that made the checkpoint.
+    coarsest : int
+        Longest side, in pixels, from which filters were made from the pictures (`plan_sizes`).
+    earlier : bool
+        Whether it is of the earlier format; see `rest_of_earlier_run`.
     """
 
     options: dict = field(default_factory=dict)
@@ -62,6 +67,8 @@ class Checkpoint:
     losses: list = field(default_factory=list)
     frames: list = field(default_factory=list)
     versions: dict = field(default_factory=dict)
+    coarsest: int = COARSEST
+    earlier: bool = False
 
 
 def read_options(argv):
@@ -131,6 +138,7 @@ def write_checkpoint(path, checkpoint):
         "scale": position.scale,
         "step": position.step,
         "memory": list(state),
+        "coarsest": checkpoint.coarsest,
         "versions": library_versions("numpy", "scipy"),
     }
     losses = [[losses[name] for name in LOSSES] for losses in checkpoint.losses]
@@ -150,7 +158,8 @@ def read_checkpoint(path):
     with read_npz(path, "checkpoint") as file:
         try:
             head = json.loads(str(file["head"]))
-            if head["format"] != FORMAT:
+            earlier = head["format"] == EARLIER_FORMAT
+            if head["format"] != FORMAT and not earlier:
                 raise InputError(
                     f"{path} was made by a different version of this program ({head['format']})"
                 )
@@ -158,9 +167,11 @@ def read_checkpoint(path):
             position = Position(head["scale"], head["step"], file["image"], state)
             losses = [dict(zip(LOSSES, row, strict=True)) for row in file["losses"].tolist()]
             frames = list(zip(file["frame_steps"].tolist(), file["frames"], strict=True))
+            coarsest = EARLIER_COARSEST if earlier else head.get("coarsest", COARSEST)
             checkpoint = Checkpoint(
-                head["options"], head["digests"], position, losses, frames, head["versions"]
-            )
+                head["options"], head["digests"], position, losses, frames, head["versions"],
+                coarsest, earlier,
+            )  # fmt: skip
             _check(checkpoint)
         except (InputError, MemoryError):
             raise
@@ -192,9 +203,32 @@ def _check(checkpoint):
         and isinstance(checkpoint.options, dict)
         and checkpoint.options.keys() <= OPTIONS.keys()
         and isinstance(checkpoint.digests, dict)
+        and type(checkpoint.coarsest) is int
+        and checkpoint.coarsest > 0
     )  # fmt: skip
     if not well_formed:
         raise ValueError("unexpected shapes or values")
+
+
+def rest_of_earlier_run(checkpoint, settings, content):
+    """Return the checkpoint of the earlier format as one of today's, and settings that fit.
+
+    It was made with SciPy's L-BFGS-B, whose memory it lacks, and with as many steps at each size.
+    What is left becomes a run of its own: the same options, the sizes from that of the picture so
+    far up, the steps that were left, and an empty memory.
+    """
+    left = settings.steps - len(checkpoint.losses)
+    image = checkpoint.position.image
+    longest = min(settings.size, max(content.shape[:2]))
+    sizes = 1 + max(0, round(math.log2(longest / max(image.shape[2:]))))
+    state = {} if left > 0 else dict.fromkeys(OPTIMIZER_STATE[settings.optimizer], ())
+    position = Position(0, int(left <= 0), image, state)
+    settings = replace(settings, scales=sizes, steps=max(left, sizes))
+    print(
+        "note: an earlier version of this program made the checkpoint; the steps that are left use "
+        "the present optimisers, with an empty memory"
+    )
+    return replace(checkpoint, position=position, earlier=False), settings
 
 
 def check_same_options(path, saved, given):

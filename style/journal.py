@@ -51,8 +51,10 @@ class Journal:
         self.larger = larger
         self.scales = scales
         self.resumed = checkpoint
-        self.steps = sum(scale.steps for scale in scales)
         self.losses = list(checkpoint.losses)  # one dict a step, up to the latest
+        number, step = checkpoint.position[:2] if checkpoint.position else (0, 0)
+        left = sum(scale.steps for scale in scales[number:]) - step
+        self.steps = len(self.losses) + left  # in all
         self.frames = list(checkpoint.frames)
         self.latest = None  # the last `Step`
         self.written = len(self.losses)  # steps in the checkpoint file
@@ -230,6 +232,9 @@ def write_reports(journal, settings, content, styles, result, seconds):
         print(f"after step {len(journal.losses)} no further step reduced the loss")
     print(f"{files.output}: {result.shape[1]}x{result.shape[0]} pixels in {seconds:.1f} s")
     seconds += sum(losses["seconds"] for losses in journal.resumed.losses)
+    scales = [scale._asdict() for scale in journal.scales]
+    # steps that an earlier version made at other sizes count as made at the first
+    scales[0]["steps"] += max(0, journal.steps - sum(scale["steps"] for scale in scales))
     options = {**vars(files), **vars(settings)}
     changed = {name: value for name, value in options.items() if value != DEFAULTS[name]}
     report = {
@@ -237,7 +242,7 @@ def write_reports(journal, settings, content, styles, result, seconds):
         "options": options,
         "weights": settings.weights,
         "size": list(result.shape[:2]),
-        "scales": [scale._asdict() for scale in journal.scales],
+        "scales": scales,
         "steps": journal.losses,
         "seconds": round(seconds, 3),
         "threads": get_threads(),

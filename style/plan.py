@@ -108,16 +108,16 @@ def plan_larger(content, styles, settings):
     return plan_scales(content, styles, replace(settings, size=min(2 * settings.size, longest)))
 
 
-def plan_sizes(content, styles, settings, number_of_scales=None):
+def plan_sizes(content, styles, settings, number_of_scales=None, coarsest=COARSEST):
     """Return the sizes to work at, as `Scale` without steps; see `plan_scales`.
 
     Sizes that are too small for the layers are left out. Without `number_of_scales`, the first is
-    the smallest that is not below `COARSEST`.
+    the smallest that is not below `coarsest`.
     """
     least = least_side(settings)
     longest = min(settings.size, max(content.shape[:2]))  # enlarging would show nothing new
     if number_of_scales is None:
-        number_of_scales = 1 + max(0, int(np.log2(longest / COARSEST)))
+        number_of_scales = 1 + max(0, int(np.log2(longest / coarsest)))
     sizes = []
     for side in (round(longest / 2**i) for i in range(number_of_scales)):  # from fine to coarse
         height, width = fitted(content, side)

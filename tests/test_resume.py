@@ -825,6 +825,90 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
         read_checkpoint(tmp_path / "a.npz")
 
 
+def as_earlier_format(path, scale, step, digests=None):
+    """Rewrite the checkpoint at `path` as the first version of the program wrote it."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file if not name.startswith("memory_")}
+    head = json.loads(str(arrays["head"]))
+    for name in ("tile", "overwrite", "download"):
+        del head["options"][name]
+    head["options"]["content"] = head["options"]["content"][0]
+    del head["coarsest"]
+    head |= {"format": "style transfer checkpoint 1", "scale": scale, "step": step, "memory": []}
+    head["digests"] |= digests or {}
+    arrays["head"] = np.array(json.dumps(head))
+    np.savez(path, **arrays)
+
+
+@OPTIMIZERS
+def test_a_checkpoint_of_the_earlier_format_is_resumed(tmp_path, capsys, optimizer):
+    """With its options, from its picture, for the steps that were left."""
+    path = tmp_path / "a.npz"
+    options = [*THREE_SCALES, "--init", "content", "--steps", 12, "--optimizer", optimizer]
+    options += ["--checkpoint", path, "--output", tmp_path / "a.png"]
+    assert call(*options, on_step=interrupt_at(7)) == 130
+    as_earlier_format(path, 1, 2)  # it had four steps for each of the three sizes
+    image, kept = read_checkpoint(path).position.image, read_checkpoint(path).losses
+    seen = []
+    made, report = paint(tmp_path / "a.png", "--resume", path, on_step=seen.append)
+    out = capsys.readouterr().out
+    assert "note: an earlier version of this program made the checkpoint" in out
+    assert "resuming after step 7 of 12\n" in out
+    assert made.shape == (40, 60, 3)
+    np.testing.assert_array_equal(seen[0].position.image, image)
+    assert len(report["steps"]) == 12
+    assert report["steps"][:7] == kept
+    assert sum(scale["steps"] for scale in report["scales"]) == 12
+    assert [scale["width"] for scale in report["scales"]] == [30, 60]
+    # what it writes is of today's format, and resumes as any other
+    shutil.copy(path, tmp_path / "b.npz")
+    again, _ = paint(tmp_path / "b.png", "--resume", tmp_path / "b.npz")
+    np.testing.assert_array_equal(again, made)
+
+
+def test_a_resumed_run_of_the_earlier_format_can_be_stopped_again(tmp_path, capsys):
+    path, options = tmp_path / "a.npz", [*THREE_SCALES, "--init", "content", "--steps", 12]
+    options += ["--checkpoint", path, "--output", tmp_path / "a.png"]
+    assert call(*options, on_step=interrupt_at(7)) == 130
+    as_earlier_format(path, 1, 2)
+    shutil.copy(path, tmp_path / "b.npz")
+    expected, _ = paint(tmp_path / "b.png", "--resume", tmp_path / "b.npz")
+    assert call("--resume", path, on_step=interrupt_at(3)) == 130
+    capsys.readouterr()
+    assert call("--resume", path) == 0
+    out = capsys.readouterr().out
+    assert "note:" not in out
+    assert "resuming after step 10 of 12\n" in out
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), expected)
+
+
+def test_a_finished_checkpoint_of_the_earlier_format(tmp_path):
+    path, options = tmp_path / "a.npz", [*THREE_SCALES, "--init", "content", "--steps", 6]
+    made, _ = paint(tmp_path / "a.png", *options, "--checkpoint", path)
+    as_earlier_format(path, 2, 2)
+    again, report = paint(tmp_path / "b.png", "--resume", path)
+    np.testing.assert_array_equal(again, made)
+    assert len(report["steps"]) == 6
+
+
+def test_filters_of_the_earlier_format_were_learnt_at_other_sizes(tmp_path, capsys):
+    """From 96 pixels, so that the same are learnt again."""
+    pictures = [waves(130, 200, 1), waves(200, 180, 2)]
+    for name, picture in zip(("c.png", "s.png"), pictures, strict=True):
+        write_picture(tmp_path / name, picture)
+    path = tmp_path / "a.npz"
+    options = ["--content", tmp_path / "c.png", "--style", tmp_path / "s.png", *SHALLOW]
+    options += ["--weights", "random", "--steps", 3, "--init", "content", "--checkpoint", path]
+    assert call(*options, "--output", tmp_path / "a.png", on_step=interrupt_at(1)) == 130
+    settings = demo.Settings(weights="random", content_layers={"relu2_1": 1.0})
+    network = demo.make_network(pictures[0], pictures[1:], settings, coarsest=96)
+    layers = {name: network.layers[name] for name in network.param_layer_name[:11]}  # to conv3_1
+    digests = checkpoints.run_digests(pictures[0], pictures[1:], None, network.image_mean, layers)
+    as_earlier_format(path, 0, 1, {"set of filters": digests["set of filters"]})
+    assert call("--resume", path) == 0
+    assert "note: an earlier version" in capsys.readouterr().out
+
+
 def test_other_versions_of_the_libraries_are_noted(started, tmp_path, capsys):
     checkpoint = read_checkpoint(started)
     for versions, noted in (({"numpy": "1.0.0"}, True), ({}, False)):
