@@ -77,7 +77,6 @@ LEARNING_RATE = 1.0
 IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 
 
-
 # ---- the book's program -------------------------------------------------------------------------
 
 
@@ -108,13 +107,7 @@ class VGG19(vgg_cpu.VGG19):
                 self.layers[name] = AveragePoolingLayer(2, 2)
 
     def load_image(self, image_dir, image_height=IMAGE_HEIGHT, image_width=IMAGE_WIDTH):
-        """Read a picture file as network input.
-
-        Parameters
-        ----------
-        image_dir : str or Path
-        image_height, image_width : int
-            Size to resize it to, in pixels.
+        """Read a picture file as network input, resized to `image_height` x `image_width`.
 
         Returns
         -------
@@ -129,13 +122,7 @@ class VGG19(vgg_cpu.VGG19):
     def save_image(self, image, original_shape, image_dir):
         """Write an image (1, 3, H, W) to a picture file, resized to the original shape.
 
-        Parameters
-        ----------
-        image : ndarray of shape (1, 3, H, W)
-        original_shape : tuple
-            (height, width) or (height, width, 3).
-        image_dir : str or Path
-            The extension chooses the format.
+        That is (height, width) or (height, width, 3). The extension chooses the format.
         """
         picture = self.picture(image)
         if picture.shape[:2] != tuple(original_shape[:2]):
@@ -143,25 +130,17 @@ class VGG19(vgg_cpu.VGG19):
         write_picture(image_dir, picture)
 
     def forward(self, image, layer_list):
-        """Return the outputs of some layers, as a dict of name to ndarray (N, C, h, w).
+        """Return the outputs of the layers in `layer_list`, a dict of name to ndarray (N, C, h, w).
 
-        Parameters
-        ----------
-        image : ndarray of shape (N, 3, H, W)
-        layer_list : collection of str, or one str
-            The forward pass ends at the deepest of them; without any, at pool5. `backward` can
-            start from every layer that it reached.
+        The image is (N, 3, H, W). The forward pass ends at the deepest of the layers, or of the one
+        layer; without any, at pool5. `backward` can start from every layer that it reached.
         """
         return self.features(image, [layer_list] if isinstance(layer_list, str) else layer_list)
 
     def backward(self, dloss, layer_name):
         """Return the gradient of a loss with respect to the image, of shape (N, 3, H, W).
 
-        Parameters
-        ----------
-        dloss : ndarray
-            Gradient of the loss with respect to the output of the layer `layer_name`.
-        layer_name : str
+        `dloss` is its gradient with respect to the output of the layer `layer_name`.
         """
         self._check_built()
         start = self._index(layer_name)
@@ -177,19 +156,10 @@ class VGG16(VGG19):
 
 
 def get_random_img(content_image, noise, rng=None):
-    """Mix white noise into the content image: where the optimisation starts.
+    """Mix white noise into the content image (N, 3, H, W): where the optimisation starts.
 
-    Parameters
-    ----------
-    content_image : ndarray of shape (N, 3, H, W)
-    noise : float
-        From 0, the content image, to 1, only noise: uniform from -20 to 20 around the mean.
-    rng : None, int or numpy.random.Generator, default=None
-
-    Returns
-    -------
-    ndarray of shape (N, 3, H, W)
-        Of the dtype and memory layout of `content_image`.
+    `noise` goes from 0, the content image, to 1, only noise: uniform from -20 to 20 around the
+    mean. The result has the dtype and memory layout of `content_image`.
     """
     random = np.empty_like(content_image)
     random[...] = random_generator(rng).uniform(-20, 20, content_image.shape)
@@ -201,18 +171,8 @@ def book_losses(vgg, image, content, style):
 
         L = ALPHA * mean of the content losses + BETA * mean of the style losses
 
-    Parameters
-    ----------
-    vgg : VGG19
-    image : ndarray of shape (1, 3, H, W)
-    content, style : dict of str to ndarray
-        Features of the content and of the style image in `CONTENT_LOSS_LAYERS` and
-        `STYLE_LOSS_LAYERS`.
-
-    Returns
-    -------
-    loss : float
-    gradient : ndarray of shape (1, 3, H, W)
+    `content` and `style` are the features of those images in `CONTENT_LOSS_LAYERS` and
+    `STYLE_LOSS_LAYERS`, by name. `image` and the gradient are (1, 3, H, W).
     """
     features = vgg.forward(image, CONTENT_LOSS_LAYERS + STYLE_LOSS_LAYERS)
     loss, gradient = 0.0, np.zeros_like(image)
@@ -232,15 +192,7 @@ def book_style_transfer(vgg, content_image, style_image, steps=TRAIN_STEP, rng=N
 
     Six backward passes a step, one for each loss: slow, and nothing is hidden.
 
-    Parameters
-    ----------
-    vgg : VGG19
-        With its parameters.
-    content_image, style_image : ndarray of shape (1, 3, H, W)
-        From `VGG19.load_image`.
-    steps : int, default=TRAIN_STEP
-    rng : None, int or numpy.random.Generator, default=None
-        For the noise in the first image.
+    `vgg` has its parameters; the images, (1, 3, H, W), are those of its `load_image`.
     """
     content = vgg.forward(content_image, CONTENT_LOSS_LAYERS)
     style = vgg.forward(style_image, STYLE_LOSS_LAYERS)

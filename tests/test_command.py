@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from helpers.style_pictures import QUICK, ROOT, start
 
+import mnist_mlp_cpu
+import style_transfer_cpu
+import vgg_cpu
 from style.checkpoint import read_checkpoint
 from support.command import InputError, StopRequest, exit_status
 from support.mnist import write_idx
@@ -118,6 +121,33 @@ def test_commands_run_in_threads():
         thread.join()
     assert results == [7] * 4
     assert before == (sys.stdout, sys.stderr)
+
+
+@pytest.mark.parametrize("main", [mnist_mlp_cpu.main, vgg_cpu.main, style_transfer_cpu.main])
+@pytest.mark.parametrize(("options", "said"), [
+    (["--reprot", "r.json"], "; did you mean --report?"),
+    (["--zzz"], "unrecognized arguments: --zzz"),
+    (["--report", "https://example.org/r.json"], "https://example.org/r.json is an address"),
+    (["--report=-"], "argument --report: - is not a file that can be used here"),
+    (["--weights", ""], "the name is empty"),
+    (["--weights=~/folder/w.npz"], "/home/somebody/folder/w.npz"),
+])  # fmt: skip
+def test_mistaken_options_in_all_programs(main, options, said, capsys, monkeypatch, tmp_path):
+    if main is mnist_mlp_cpu.main:
+        options = [option.replace("--weights", "--load") for option in options]
+    if main is vgg_cpu.main:
+        options = ["a.jpg", *options]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    try:
+        status = main(options)
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert said in error
+    assert error.endswith("--zzz") or "--zzz" not in options
+    assert list(tmp_path.iterdir()) == []
 
 
 @NOT_WINDOWS

@@ -792,6 +792,35 @@ def test_a_network_may_be_made_once_and_used_again(pictures, vgg):
     np.testing.assert_array_equal(loaded, by_name)
 
 
+def test_the_styles_gram_matrices_are_computed_once(pictures, vgg, monkeypatch):
+    content, styles = pictures
+    settings, shapes = replace(SMALL, weights=str(vgg.param_path)), []
+    forward = FusedNetwork.forward
+
+    def counted(network, image, *arguments, **options):
+        shapes.append(image.shape[2:])
+        return forward(network, image, *arguments, **options)
+
+    monkeypatch.setattr(FusedNetwork, "forward", counted)
+    contents = [content, content[::-1].copy()]
+    expected = [stylize(each, styles, settings, network=vgg) for each in contents]
+    alone = len(shapes)
+    shapes.clear()
+    grams = {}
+    for each, picture in zip(contents, expected, strict=True):
+        made = stylize(each, styles, settings, network=vgg, style_grams=grams)
+        np.testing.assert_array_equal(made, picture)
+    sizes = len(plan_scales(content, styles, settings))
+    assert len(grams) == sizes
+    assert len(shapes) == alone - sizes * len(styles)
+    # recoloured styles differ from content to content
+    shapes.clear()
+    matched = replace(settings, preserve_color="match")
+    for each in contents:
+        stylize(each, styles, matched, network=vgg, style_grams=grams)
+    assert len(shapes) == alone
+
+
 def test_stylize_starts_from_a_picture(pictures):
     content, styles = pictures
     settings = replace(SMALL, steps=1, scales=1, learning_rate=1e-3)
