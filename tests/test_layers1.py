@@ -173,6 +173,8 @@ def test_init_param():
     assert not np.array_equal(layer.weight, first)
     layer.init_param(std="he", rng=1)
     assert layer.weight.std() == pytest.approx(np.sqrt(2 / 300), rel=0.02)
+    layer.init_param(0)
+    np.testing.assert_array_equal(layer.weight, np.zeros((300, 200)))
     for std in ("xavier", -1, np.nan):
         with pytest.raises(ValueError, match="std"):
             layer.init_param(std)
