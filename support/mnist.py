@@ -209,7 +209,7 @@ def find_digit(picture):
     start = [centre - SIDE / 2 / scale for centre in ndimage.center_of_mass(ink)]
     if scale < 1:  # without aliasing
         ink = ndimage.gaussian_filter(ink, 0.3 / scale)
-    seen = ndimage.affine_transform(ink, (1 / scale, 1 / scale), start, (SIDE, SIDE), order=1)
+    seen = ndimage.affine_transform(ink, np.eye(2) / scale, start, (SIDE, SIDE), order=1)
     return np.round(255 * seen).astype(np.uint8)
 
 
