@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from support.command import InputError
-from support.files import check_extension, check_output, write_bytes
+from support.decoding import decode
+from support.files import check_extension, check_output, input_file, write_bytes
 
 # What shows through transparent parts: white, like paper.
 BACKGROUND = (255, 255, 255)
@@ -54,26 +55,19 @@ def read_picture(path, background=BACKGROUND):
     background : (red, green, blue), default=BACKGROUND
         Each from 0 to 255, sRGB; see `parse_colour`.
     """
-    path = Path(path)
     Image.init()  # registers all readers; AVIF is missing from older versions of Pillow
     formats = [name for name in READ_FORMATS if name in Image.OPEN]
     # Pillow warns of oddities that do not change the pixels, and of pictures of more than half the
     # size at which it raises DecompressionBombError. The user needs neither.
-    with warnings.catch_warnings():
+    with input_file(path, "picture") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with path.open("rb") as file:
-                if not file.read(1):
-                    raise InputError("the file is empty")
-                with Image.open(file, formats=formats) as image:
-                    image.load()
-                    return np.array(_as_srgb(_upright(image), background))
+            image = decode(file, formats)
+            return np.array(_as_srgb(_upright(image), background))
+        except MemoryError:
+            raise
         except InputError as error:
             raise InputError(f"cannot use the picture {path}: {error}") from None
-        except FileNotFoundError:
-            raise InputError(f"there is no picture {path}") from None
-        except (IsADirectoryError, PermissionError) as error:
-            raise InputError(f"cannot read the picture {path}: {error.strerror}") from None
         except UnidentifiedImageError:
             known = f"a picture of a known format ({', '.join(formats)})"
             raise InputError(f"{path} is not {known}, or is cut short") from None
@@ -197,7 +191,7 @@ def _upright(image):
 def _as_srgb(image, background):
     """Return the loaded Pillow image in mode RGB and sRGB, on `background`."""
     pixels, alpha = _split_alpha(image)
-    pixels = _convert_profile(pixels, image.info.get("icc_profile"))
+    pixels = _convert_profile(pixels, image.info)
     if alpha is None:
         return pixels
     return Image.composite(pixels, Image.new("RGB", pixels.size, background), alpha)
@@ -207,6 +201,8 @@ def _split_alpha(image):
     """Return `image` in mode L, RGB or CMYK, and its opacity in mode L (None if opaque)."""
     if image.mode == "F":
         raise InputError("floating-point pixels have no fixed white; save it with 8 or 16 bits")
+    if image.mode == "La":  # grey that is multiplied by its opacity
+        image = image.convert("LA")
     if image.mode.startswith("I"):
         return _split_alpha_of_16_bits(image)
     grey = image.mode in ("1", "L", "LA")
@@ -220,18 +216,27 @@ def _split_alpha(image):
 
 def _split_alpha_of_16_bits(image):
     """Do the same for 16-bit grey, which Pillow's own conversion clips instead of scaling."""
-    values = np.asarray(image).astype(np.int64)
+    values, white = np.asarray(image), image.info.get("white", 65535)
     if values.min() < 0 or values.max() > 65535:
         raise InputError("32-bit pixels have no fixed white; save it with 8 or 16 bits")
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 = 255 * 257
+    levels = (values.astype(np.uint32) * 255 + white // 2) // white  # rounded
+    levels = 255 - levels if image.info.get("negative") else levels
+    grey = Image.fromarray(levels.astype(np.uint8))
     if "transparency" not in image.info:
         return grey, None
     clear = values == image.info["transparency"]  # PNG: this one value is transparent
     return grey, Image.fromarray(np.where(clear, 0, 255).astype(np.uint8))
 
 
-def _convert_profile(pixels, profile):
-    """Return `pixels` (mode L, RGB or CMYK) in sRGB, converted from an ICC profile (bytes)."""
+def _convert_profile(pixels, info):
+    """Return `pixels` (mode L, RGB or CMYK) in sRGB, from the ICC profile or gamma in `info`."""
+    profile, gamma = info.get("icc_profile"), info.get("gamma", 0)
+    if gamma > 0 and not profile and "srgb" not in info and abs(2.2 * gamma - 1) > 0.05:
+        # PNG: value = light ** gamma. About 1/2.2 means sRGB, to all viewers.
+        light = np.linspace(0, 1, 256) ** (1 / gamma)
+        curve = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+        table = np.rint(255 * curve).astype(int).tolist()
+        return pixels.point(table * len(pixels.getbands())).convert("RGB")
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

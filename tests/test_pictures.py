@@ -263,7 +263,7 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_folder(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read the picture .*directory"):
+    with pytest.raises(InputError, match=r"cannot read the picture .*: it is a folder"):
         read_picture(tmp_path)
 
 
