@@ -129,7 +129,8 @@ def plan_sizes(content, styles, settings, number_of_scales=None, coarsest=COARSE
         shown = ", ".join(f"{w}x{h}" for h, w in style_sizes)
         raise InputError(
             f"with these layers every picture needs at least {least} pixels a side, but at "
-            f"--size {settings.size} the content is {width}x{height} and the style {shown}"
+            f"--size {settings.size} the content is {width}x{height} and the style {shown}; give "
+            "larger ones, or shallower layers"
         )
     return sizes
 

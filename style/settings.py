@@ -33,7 +33,8 @@ PICTURES, LOOK, WORK, WAY, RESUMING = GROUPS
 EXAMPLES = """\
 examples:
   python style_transfer_cpu.py
-  python style_transfer_cpu.py --content me.jpg --style art.jpg --output me.png
+  python style_transfer_cpu.py me.jpg --style art.jpg --output me.png
+  python style_transfer_cpu.py holiday/ --style art.jpg --output painted/
   python style_transfer_cpu.py --style a.jpg --style b.jpg --style-blend 2 1
   python style_transfer_cpu.py --size 1024 --checkpoint me.npz --report me.html
   python style_transfer_cpu.py --resume me.npz
@@ -291,13 +292,13 @@ def parse(argv):
     """
     parser = Parser(
         prog=PROGRAM,
-        usage="%(prog)s [options]",
+        usage="%(prog)s [CONTENT ...] [options]",
         description="Repaint a picture in the style of another; without options, two of its own.",
         epilog=EXAMPLES,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,  # --style would stand for --style-scale and more
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=27, width=80
+            prog, max_help_position=28, width=80
         ),
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}

@@ -28,6 +28,14 @@ class InputError(ValueError):
 class Parser(argparse.ArgumentParser):
     """An argparse parser that suggests the option that a mistyped one is close to."""
 
+    def parse_known_args(self, args=None, namespace=None):
+        """Return the options and the texts that belong to none."""
+        args = list(sys.argv[1:] if args is None else args)
+        for text in args:
+            if re.fullmatch("--[^=]+=--", text):  # Python before 3.13 drops the value
+                self.error(f"argument {text[:-3]}: expected a value, got '--'")
+        return super().parse_known_args(args, namespace)
+
     def parse_args(self, args=None, namespace=None):
         """Return the options; print usage and error and exit with status 2 if any is wrong."""
         namespace, unknown = self.parse_known_args(args, namespace)
@@ -93,7 +101,7 @@ def bounded(kind, least=None, above=None, most=None):
     least, above, most : number, optional
         The smallest allowed value, a value it must be greater than, and the largest.
     """
-    wanted = "a whole number" if kind is int else "a number"
+    wanted = "a whole number" if kind is int else "a finite number"
     if least is not None:
         wanted += f" of at least {least}"
     if above is not None:

@@ -819,7 +819,7 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
         (["--hidden", "3"], "2 arguments"),
         (["--hidden", "3", "0"], "of at least 1"),
         (["--lr", "nan"], "greater than 0"),
-        (["--lr", "fast"], "expected a number greater than 0"),
+        (["--lr", "fast"], "expected a finite number greater than 0"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(options)

@@ -684,7 +684,7 @@ BAD_INPUT = [
     (["--output", "content.png/made.png"], "content.png is not a folder"),
     (["--weights", "nowhere.mat"], r"nowhere\.mat.*534,904,783"),
     (["--weights", "content.png"], "content.png"),
-    (["--content", "tiny.png", "--style-layers", "relu5_1"], "at least 32 pixels"),
+    (["--content", "tiny.png", "--style-layers", "relu5_1"], "at least 32 pixels.*; give larger"),
     (["--size", "20"], "at least 16 pixels a side.* 20x13"),
     (["--style-scale", "0.3"], "at least 16 pixels a side.* style 13x14"),
     (["--size", "20", *SHALLOW, "--content-layers", "pool4"], "at least 32 pixels"),
@@ -750,6 +750,11 @@ BAD_INPUT = [
     (["--output", "a.png", "--contact-sheet", "./a.png"], "a.png is named for two outputs"),
     (["--report", "a.json", "--report", "a.json"], "a.json is named for two outputs"),
     (["--nonsense"], "--nonsense"),
+    (["--style-weight", "1e999"], "expected a finite number of at least 0, got '1e999'"),
+    (["--style-weight=--"], "--style-weight: expected a value, got '--'"),
+    (["--content=--"], "--content: expected a value, got '--'"),
+    (["--content"], "--content: expected at least one argument"),
+    (["--content", "--"], "--content: expected at least one argument"),
     (["--sty", "style.png"], "--sty"),  # no abbreviations
 ]
 
@@ -766,7 +771,7 @@ def test_bad_input_gets_one_clear_line(folder, tmp_path, options, said, capsys):
     assert error[-1].startswith("style_transfer_cpu.py: error: ")
     assert re.search(said, error[-1]), error[-1]
     # one line, or two with argparse's usage
-    assert error[:-1] in ([], ["usage: style_transfer_cpu.py [options]"])
+    assert error[:-1] in ([], ["usage: style_transfer_cpu.py [CONTENT ...] [options]"])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == []
 
