@@ -29,7 +29,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
-from support.command import InputError, Parser, as_path, bounded, exit_status
+from support.command import InputError, Parser, as_path, bounded, exit_status, thread_count
 from support.digits import make_synthetic_mnist
 from support.files import check_outputs, write_json
 from support.machine import library_versions
@@ -468,7 +468,7 @@ def parse_arguments(argv):
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    from_0, from_1 = bounded(int, least=0), bounded(int, least=1)
+    from_0, from_1 = bounded(int, least=0), bounded(int, least=1, most=10**6)
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data-dir", metavar="DIR", type=as_path,
@@ -484,10 +484,11 @@ def parse_arguments(argv):
     add("--seen", metavar="FILE.png", type=as_path,
         help="write the 28x28 pixels that the network gets, enlarged, side by side")
     add = parser.add_argument_group("training").add_argument
-    add("--hidden", metavar=("H1", "H2"), nargs=2, type=from_1,
+    add("--hidden", metavar=("H1", "H2"), nargs=2,
+        type=bounded(int, least=1, most=10_000),
         help=f"sizes of the two hidden layers (default: {HIDDEN[0]} {HIDDEN[1]}, or the sizes in "
         "the file given by --load)")
-    add("--epochs", metavar="N", type=from_0,
+    add("--epochs", metavar="N", type=bounded(int, least=0, most=10**6),
         help=f"how often to use the whole training set (default: {EPOCHS}; with --load 0, which "
         "only measures the accuracy)")
     add("--batch-size", metavar="N", type=from_1, default=BATCH_SIZE,
@@ -497,7 +498,7 @@ def parse_arguments(argv):
     add("--seed", metavar="N", type=from_0, default=SEED,
         help="seed of weights, order and shifts; the synthetic digits do not depend on it "
         "(default: %(default)s)")
-    add("--threads", metavar="N", type=from_1, default=1,
+    add("--threads", metavar="N", type=thread_count, default=1,
         help="threads of the matrix products; one per idle processor is fastest, more are slower "
         "(default: %(default)s)")
     add = parser.add_argument_group("files").add_argument

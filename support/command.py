@@ -127,6 +127,10 @@ def bounded(kind, least=None, above=None, most=None):
     return read
 
 
+# Threads: BLAS and Python take any number, at the price of as many stacks.
+thread_count = bounded(int, least=1, most=1024)
+
+
 def exit_status(program, run, arguments):
     """Call ``run(arguments)``; print one line if something stopped it.
 

@@ -1,5 +1,7 @@
 """How every command ends, whatever stops it, and that nothing that is printed stops it."""
 
+import contextlib
+import importlib
 import io
 import os
 import signal
@@ -319,3 +321,24 @@ def test_a_closed_terminal_leaves_a_checkpoint(folder, tmp_path):
     process.communicate(timeout=60)
     assert process.returncode == 129
     assert len(read_checkpoint(tmp_path / "a.npz").losses) >= 2
+
+
+@NOT_WINDOWS
+def test_a_read_only_home_folder_is_no_noise(folder, tmp_path):
+    home = tmp_path / "file"
+    home.write_text("")
+    result = run_in(
+        folder, "style_transfer_cpu.py", *QUICK, "--size", 32, "--steps", 2,
+        "--output", tmp_path / "a.png", "--plot", tmp_path / "p.png",
+        HOME=str(home), MPLCONFIGDIR="", XDG_CONFIG_HOME="", XDG_CACHE_HOME="",
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert "atplotlib" not in result.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_option_with_two_dashes_as_value(program, capsys):
+    main = importlib.import_module(program.removesuffix(".py")).main
+    with contextlib.suppress(SystemExit):
+        assert main(["--threads=--"]) == 2
+    assert "argument --threads: expected a value, got '--'" in capsys.readouterr().err

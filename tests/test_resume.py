@@ -773,6 +773,7 @@ def test_a_checkpoint_of_another_form_is_refused(tmp_path, change):
         (lambda state: state.options.update(threads=0), "--threads: expected a whole number"),
         (lambda state: state.options.update(seed="x"), "--seed: expected a whole number"),
         (lambda state: state.options.update(style_layers={"relu9_9": 1}), "no layer 'relu9_9'"),
+        (lambda state: state.options.update(style=["--help"]), "is damaged: its options"),
         (lambda state: state.options.update(nonsense=1), "is not a checkpoint of this program"),
         (lambda state: state.options.pop("content"), "was made with a different content picture"),
         (lambda state: state.options.pop("init"), None),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fast.strips import set_threads
-from support.command import InputError, Parser, as_path, bounded
+from support.command import InputError, Parser, as_path, bounded, thread_count
 from support.files import check_extension, check_output, check_outputs, write_csv, write_json
 from support.machine import available_bytes, library_versions, peak_memory_bytes
 from support.matconvnet import FILE_NAME, download_vgg19
@@ -71,7 +71,7 @@ def parse_arguments(argv):
     add("--download", action="store_true",
         help="first download the weights file (535 MB), or for --edges, --features and --filters "
         "the trained filters (55 MB), and verify the SHA-256")
-    add("--threads", type=at_least_1, metavar="N",
+    add("--threads", type=thread_count, metavar="N",
         help="number of threads (default: one for each CPU)")
     add("--output-dir", type=as_path, default="output", metavar="DIR",
         help="folder for drawings (default: %(default)s)")
