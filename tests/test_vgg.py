@@ -15,6 +15,7 @@ from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_
 from PIL import Image
 
 import vgg_cpu
+from fast.fused import FusedNetwork
 from support import figures
 from support.command import InputError
 from support.matconvnet import read_matconvnet
@@ -622,14 +623,14 @@ def test_a_folder_without_pictures_is_refused(place, capsys):
 
 def test_pictures_are_classified_together_if_memory_allows(place, monkeypatch, capsys):
     network = load_network("w.mat", KINDS)
-    outputs = 4 * sum(np.prod(cost.output_shape) for cost in layer_costs(network))
-    for free, size in ((0, 1), (4 * outputs, 1), (20 * outputs, 5), (1e15, 8), (None, 8)):
+    each = 12 * 4 * 224 * 224  # the output of conv1_1 is the largest
+    for free, size in ((0, 1), (3 * each, 1), (10 * each, 5), (10**15, 8), (None, 8)):
         monkeypatch.setattr(command, "available_bytes", lambda free=free: free)
         assert command.batch_size(network) == size
     together = []
-    forward = VGG19.forward
-    monkeypatch.setattr(VGG19, "forward", lambda self: (
-        together.append(len(self.input_image)), forward(self))[1])  # fmt: skip
+    forward = FusedNetwork.forward
+    monkeypatch.setattr(FusedNetwork, "forward", lambda self, images, *args, **options: (
+        together.append(len(images)), forward(self, images, *args, **options))[1])  # fmt: skip
     lines = []
     for free in (0, None):
         monkeypatch.setattr(command, "available_bytes", lambda free=free: free)

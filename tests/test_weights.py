@@ -1,5 +1,7 @@
 """Weights files of every kind: MatConvNet's, .npz of this program, and what is neither."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers.matconvnet_files import BLOCKS_16, IMAGE_MEAN, make_weights, write_matconvnet
@@ -66,6 +68,29 @@ def test_npz_holds_the_classifier_and_the_names_of_its_classes(tmp_path, classif
     again = read_weights(tmp_path / "a.npz", *TABLES)
     assert list(again.layers) == [name for name in network.layers if name.startswith("conv")]
     assert again.class_names == []
+
+
+@pytest.mark.parametrize("name", ["plain.mat", "packed.mat", "a.npz"])
+def test_the_weights_are_never_in_memory_twice(tmp_path, name):
+    """Also fc6, with three quarters of them, while it is put in order and given to its layer."""
+    weights = make_weights(divisor=4, classes=12, blocks=BLOCKS_16)
+    path = tmp_path / name
+    if name == "a.npz":
+        write_matconvnet(tmp_path / "a.mat", weights)
+        write_weights(path, read_weights(tmp_path / "a.mat", VGG16().file_layers()))
+    else:
+        write_matconvnet(path, weights, compress=name == "packed.mat")
+    size = sum(array.nbytes for pair in weights.values() for array in pair)
+    assert size > 30e6
+    tracemalloc.start()
+    try:
+        vgg = load_network(path, [VGG16])
+        used, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert vgg.layers["fc6"].weight.nbytes > 0.7 * size
+    assert size < used < 1.05 * size
+    assert peak < 1.4 * size
 
 
 @pytest.mark.parametrize(("changed", "said"), [
