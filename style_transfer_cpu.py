@@ -411,11 +411,11 @@ def enlarged(image, height, width):
 # ---- the command --------------------------------------------------------------------------------
 
 
-def paint(files, settings, checkpoint, styles, start, shared_network, style_grams, hook):
+def paint(files, settings, checkpoint, styles, start, shared_network, style_grams, stop, hook):
     """Paint the one content that `files` names, write what it asks for; return the exit status.
 
-    `shared_network` returns the network, or is None if it is made from the pictures. The others
-    are those of `stylize`, `run` and `read_options`.
+    `shared_network` returns the network, or is None if it is made from the pictures. `stop` is a
+    `StopRequest`. The others are those of `stylize`, `run` and `read_options`.
     """
     start_time = time.perf_counter()
     content = read_picture(files.content[0], parse_colour(files.background))
@@ -436,7 +436,7 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
     larger = plan_larger(content, styles, settings)
     with Journal(files, scales, checkpoint, larger) as journal:
         try:
-            with StopRequest() as stop:
+            with stop:
 
                 def on_step(step):
                     with stop.held():
@@ -477,15 +477,17 @@ def run(argv, hook=None):
     shared_network = None
     if settings.weights not in MADE_FILTERS:  # the same for all contents
         shared_network = cache(partial(make_network, None, styles, settings))
+    stop = StopRequest()
     paint_one = partial(
         paint, settings=settings, checkpoint=checkpoint, styles=styles, start=start,
-        shared_network=shared_network, style_grams={} if shared_network else None, hook=hook,
+        shared_network=shared_network, style_grams={} if shared_network else None,
+        stop=stop, hook=hook,
     )  # fmt: skip
     if each[0].content == files.content:
         return paint_one(each[0])
     if shared_network:
         shared_network()  # weights that cannot be used are not the fault of any content
-    return paint_each(each, paint_one)
+    return paint_each(each, paint_one, stop)
 
 
 def main(argv=None, on_step=None):

@@ -38,10 +38,11 @@ def for_each_content(files, settings):
     return each
 
 
-def paint_each(each, paint):
+def paint_each(each, paint, stop):
     """Call `paint` for each `Files` whose result is not there yet; return the exit status.
 
-    A picture that cannot be painted is named, and the others follow.
+    A picture that cannot be painted is named, and the others follow. `stop` is the `StopRequest`
+    that `paint` uses.
     """
     todo = [files for files in each if files.overwrite or not files.output.exists()]
     failed = []
@@ -49,13 +50,14 @@ def paint_each(each, paint):
         print(f"picture {number} of {len(todo)}: {files.content[0]}")
         try:
             status = paint(files)
-        except InputError as error:
-            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        except (InputError, MemoryError) as error:
+            reason = str(error) or "there is not enough memory"
+            print(f"{PROGRAM}: error: {reason}", file=sys.stderr)
             failed.append(str(files.content[0]))
-        else:
-            if status:  # stopped
-                print("the same command paints the rest", file=sys.stderr)
-                return status
+            status = 0
+        if status or (stop.number and number < len(todo)):
+            print("the same command paints the rest", file=sys.stderr)
+            return 128 + stop.number
     summary = [f"{len(todo) - len(failed)} of {len(each)} pictures painted"]
     if len(todo) < len(each):
         there = len(each) - len(todo)

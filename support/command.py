@@ -280,6 +280,7 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self):
+        self.finishing = None
         self._previous = set_handlers(self._receive)
         return self
 

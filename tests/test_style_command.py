@@ -995,6 +995,31 @@ def test_a_stop_among_several(tmp_path, capsys):
     assert names(painted) == ["content.png", "other.checkpoint.npz", "other.png"]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stop_in_the_last_step_of_one_among_several(tmp_path, monkeypatch, capsys, count):
+    """That picture is finished, and the next is not begun."""
+    real, calls = objective.total_variation, []
+
+    def interrupted(image):
+        calls.append(1)
+        if len(calls) == 3 * count:
+            signal.raise_signal(signal.SIGTERM)
+        return real(image)
+
+    monkeypatch.setattr(objective, "total_variation", interrupted)
+    options = [*several(tmp_path, "content.png", "other.png"), "--optimizer", "adam"]
+    status = call(*options)
+    out, error = capsys.readouterr()
+    assert "finishing the last step; repeat to stop at once" in error
+    if count == 1:
+        assert status == 143
+        assert names(tmp_path / "painted") == ["content.png"]
+        assert error.splitlines()[-1] == "the same command paints the rest"
+    else:
+        assert status == 0
+        assert out.splitlines()[-1] == "2 of 2 pictures painted"
+
+
 @pytest.mark.parametrize("weights", [WEIGHTS, ["--weights", "kmeans"]])
 def test_what_the_style_needs_is_computed_once(tmp_path, monkeypatch, weights):
     shapes = []
