@@ -45,12 +45,16 @@ def overlay(picture, values):
 
 
 def enlarged(picture, width):
-    """Return `picture` at this width. Small ones keep their pixels visible, as squares."""
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    if width >= 2 * picture.shape[1]:
-        image = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
-        return np.array(image)
-    return resize_picture(picture, height, width, "lanczos")
+    """Return `picture` at this width, or at twice this height if it is narrower than that.
+
+    Small ones keep their pixels visible, as squares.
+    """
+    H, W, _ = picture.shape
+    scale = min(width / W, 2 * width / H)
+    size = max(1, round(scale * W)), max(1, round(scale * H))
+    if scale >= 2:
+        return np.array(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
+    return resize_picture(picture, size[1], size[0], "lanczos")
 
 
 def in_rows(cells, columns):

@@ -27,7 +27,7 @@ class PictureList:
     ----------
     paths : list of Path
     errors : dict of Path to str
-        Why a picture could not be read; set by `read`.
+        Why a picture could not be used; set by `read` and `skip`.
     """
 
     def __init__(self, names, program):
@@ -44,9 +44,13 @@ class PictureList:
         try:
             return read_picture(path)
         except InputError as error:
-            self.errors[path] = str(error)
-            print(f"{self.program}: error: {error}", file=sys.stderr)
+            self.skip(path, error)
             return None
+
+    def skip(self, path, error):
+        """Print why nothing can be done with a picture."""
+        self.errors[path] = str(error)
+        print(f"{self.program}: error: {error}", file=sys.stderr)
 
     def outputs(self, folder, endings):
         """Return {(path, ending): path of a picture about it in `folder`}, "NAME-ending.png".

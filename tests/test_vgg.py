@@ -726,10 +726,41 @@ def test_a_file_of_convolutions_names_nothing(place, capsys):
 
 
 def test_a_layer_that_is_not_there(place, capsys):
-    assert main(["waves.png", *CLASSIFY, "--features", "relu1_1", "flipped.png"]) == 2
-    message = capsys.readouterr().err
-    assert "--features: there is no layer 'flipped.png'; the layers are conv1_1, " in message
-    assert "pool5. Give pictures before --features" in message
+    for name in ("relu9_9", "fc6", "missing.png"):
+        assert main(["waves.png", *CLASSIFY, "--features", "relu1_1", name]) == 2
+        message = capsys.readouterr().err
+        assert f"no layer '{name}', and no picture; the layers are conv1_1, relu1_1" in message
+        assert message.endswith(", pool5\n")
+    assert not Path("output").exists()
+
+
+def test_pictures_may_stand_after_layers_and_classes(place):
+    write_filters("f.h5")
+    options = ["--weights", "f.h5", "--features", "relu1_2", "pool2", "waves.png", "flipped.png"]
+    assert main(options) == 0
+    names = [f"{n}-{layer}.png" for n in ("flipped", "waves") for layer in ("pool2", "relu1_2")]
+    assert sorted(path.name for path in Path("output").iterdir()) == names
+    assert main([*CLASSIFY, "--heatmap", "waves.png"]) == 0
+    drawing("output/waves-heatmap.png")
+
+
+def test_pictures_of_extreme_shapes(place, capsys):
+    write_filters("f.h5")
+    for name, shape in (("dot", (1, 1)), ("tall", (3000, 2)), ("wide", (40, 4000))):
+        write_picture(f"{name}.png", np.full((*shape, 3), 200, np.uint8))
+    names = ("dot.png", "tall.png", "wide.png", "waves.png")
+    assert main([*names, "--weights", "f.h5", "--edges"]) == 0
+    assert main([*names, *CLASSIFY, "--chart", "--heatmap"]) == 0
+    capsys.readouterr()
+    assert main([*names, "--weights", "f.h5", "--features", "pool5"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"vgg_cpu.py: error: {name}.png is too small or narrow for --features"
+        for name in ("dot", "tall", "wide")
+    ]
+    drawing("output/waves-pool5.png")
+    for path in Path("output").iterdir():
+        assert max(read_picture(path).shape) < 2500
+    assert len(list(Path("output").iterdir())) == 1 + 3 * 4
 
 
 @pytest.mark.parametrize(
@@ -750,8 +781,8 @@ def test_heatmaps_show_the_class_that_was_asked_for(place, capsys, monkeypatch, 
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("12", "there is no class '12'; give a number from 0 to 11 or a part of a name"),
-    ("flipped.png", "there is no class 'flipped.png'; .* and pictures before --heatmap"),
+    ("12", "there is no class '12', and no picture; give a number from 0 to 11 or a part of a"),
+    ("missing.png", "there is no class 'missing.png', and no picture; give a number from 0"),
     ("named 1", r"3 classes fit 'named 1'; give a number: 1 \(class 1, also named 1\), 10 \("),
 ])  # fmt: skip
 def test_classes_that_no_heatmap_can_show(place, capsys, text, message):

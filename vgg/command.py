@@ -4,6 +4,7 @@ Everything takes the classes of the networks as `kinds` (VGG-19, VGG-16).
 """
 
 import argparse
+import os
 import time
 from functools import cache
 from math import prod
@@ -29,6 +30,7 @@ from support.weights import load_network, read_weights, write_weights
 from vgg.costs import layer_costs, print_summary
 from vgg.views import (
     FEATURES_SIDE,
+    SMALLEST,
     grad_cam,
     show_classes,
     show_edges,
@@ -66,7 +68,7 @@ def parse_arguments(argv):
     # fmt: off
     add = parser.add_argument
     add("images", nargs="*", metavar="IMAGE", type=as_path,
-        help="pictures, and folders of pictures; give them before --features and --heatmap")
+        help="pictures, and folders of pictures")
     add("--weights", type=as_path, metavar="FILE",
         help=f"weights file: .mat, .npz or .h5 (default: {FILE_NAME}; for --features and "
         "--filters the trained filters, if that file is missing)")
@@ -98,6 +100,7 @@ def parse_arguments(argv):
         help="write the weights as plain arrays; --weights reads this file too")
     # fmt: on
     arguments = parser.parse_args(argv)
+    take_pictures(arguments)
     named = (arguments.top, arguments.report, arguments.chart, arguments.heatmap is not None)
     others = (arguments.filters, arguments.summary, arguments.export_weights)
     drawn = (arguments.edges, arguments.features)
@@ -105,6 +108,16 @@ def parse_arguments(argv):
     if (arguments.classes or any(drawn)) and not arguments.images and not arguments.download:
         parser.error("give the file name of at least one picture")
     return arguments
+
+
+def take_pictures(arguments):
+    """Move the pictures that stand after --features LAYER or --heatmap to the other pictures."""
+    after = [text for text in arguments.features if os.path.exists(text)]
+    arguments.features = [text for text in arguments.features if text not in after]
+    if arguments.heatmap and os.path.exists(arguments.heatmap):
+        after.append(arguments.heatmap)
+        arguments.heatmap = ""
+    arguments.images += map(as_path, after)
 
 
 def run(arguments, kinds):
@@ -197,16 +210,19 @@ def draw_features(arguments, pictures, outputs, convolutions):
     for name in arguments.features:
         if name not in vgg.layers:
             raise InputError(
-                f"--features: there is no layer {name!r}; the layers are "
-                f"{', '.join(vgg.layers)}. Give pictures before --features"
+                f"--features: there is no layer {name!r}, and no picture; the layers are "
+                f"{', '.join(vgg.layers)}"
             )
     if arguments.filters:
         save(arguments.output_dir / "filters.png", show_filters(vgg.layers["conv1_1"].weight))
     for path in pictures.paths if arguments.features else ():
         picture = pictures.read(path)
         if picture is not None:
-            print(path)
             picture = shrunk(picture, FEATURES_SIDE)
+            if min(picture.shape[:2]) < SMALLEST:
+                pictures.skip(path, f"{path} is too small or narrow for --features")
+                continue
+            print(path)
             features = vgg.features(vgg.prepare(picture), arguments.features)
             for name, output in features.items():
                 save(outputs[path, name], show_features(picture, name, output[0]))
@@ -214,7 +230,7 @@ def draw_features(arguments, pictures, outputs, convolutions):
 
 def draw_edges(arguments, pictures, outputs, convolutions):
     """Draw the edges that the trained filters find in each picture."""
-    named = arguments.weights and not arguments.classes  # else they are those of the classifier
+    named = arguments.weights and arguments.weights.suffix == ".h5"  # others have no edges
     filters = arguments.weights if named else trained_filters()
     vgg = convolutions(filters)
     side_outputs = read_side_outputs(filters)
@@ -318,8 +334,8 @@ def find_class(vgg, text):
             return found[0]
     if not parts:
         raise InputError(
-            f"--heatmap: there is no class {text!r}; give a number from 0 to {count - 1} or a part "
-            "of a name, and pictures before --heatmap"
+            f"--heatmap: there is no class {text!r}, and no picture; give a number from 0 to "
+            f"{count - 1} or a part of a name"
         )
     several = ", ".join(f"{i} ({vgg.class_names[i]})" for i in parts[:5])
     raise InputError(f"--heatmap: {len(parts)} classes fit {text!r}; give a number: {several}")

@@ -15,6 +15,7 @@ from support.pictures import resize_picture, shrunk
 SHEET = 1200  # width of a sheet in pixels, about
 COLUMNS, ROWS = 6, 4  # of a sheet of features
 FEATURES_SIDE = 448  # longest side of the picture whose features are shown; twice VGG's input
+SMALLEST = 32  # its shortest side: five pooling layers leave one pixel
 EDGES_SIDE = 1024  # longest side of the picture whose edges are shown
 BORDER = 32  # pixels around it; a multiple of the 16 pixels of the picture for one of block 5
 SIDE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")  # the last of each block
