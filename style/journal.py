@@ -59,7 +59,6 @@ class Journal:
         self.latest = None  # the last `Step`
         self.written = len(self.losses)  # steps in the checkpoint file
         self.kept = bool(self.losses)  # whether this run has written the picture so far
-        self.costs = [scale.work for scale in scales]
         self.bar = None
         self.last_time = None
 
@@ -67,10 +66,10 @@ class Journal:
         position = self.resumed.position
         if self.losses:
             print(f"resuming after step {len(self.losses)} of {self.steps}")
-        work = [cost * scale.steps for cost, scale in zip(self.costs, self.scales, strict=True)]
+        work = [scale.work * scale.steps for scale in self.scales]
         done = 0
         if position:
-            done = sum(work[: position.scale]) + self.costs[position.scale] * position.step
+            done = sum(work[: position.scale]) + self.scales[position.scale].work * position.step
         self.bar = Bar(
             total=sum(work), initial=done, dynamic_ncols=True, smoothing=0,
             bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
@@ -122,11 +121,11 @@ class Journal:
         shown = ", ".join(f"{name} {loss:.3g}" for name, loss in step.losses.items())
         text = f"step {len(self.losses)}/{self.steps}, {shown}"
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(self.costs[step.position.scale])
+        self.bar.update(self.scales[step.position.scale].work)
 
     def _suggest_larger(self, step):
         recent = [losses["seconds"] for losses in self.losses[1 - HINT_AFTER :]]
-        per_work = sum(recent) / len(recent) / self.costs[step.position.scale]
+        per_work = sum(recent) / len(recent) / self.scales[step.position.scale].work
         last = self.larger[-1]
         seconds = per_work * sum(scale.work * scale.steps for scale in self.larger)
         self.bar.write(
