@@ -89,7 +89,7 @@ class ConvolutionalLayer(_WindowLayer):
         K, C, Co, p and s; p is at least 0, the others at least 1.
     type : {1, 0}, default=1
         1 the fast path, 0 the raw loops. The book's lab has 0 as default.
-    algorithm : {None, 'im2col', 'kn2row', 'winograd'}, default=None
+    algorithm : {None, 'im2col', 'kn2row', 'winograd4', 'winograd6'}, default=None
         What the fast path uses; None is the fastest, by `fast.convolution.choose`.
 
     Attributes
@@ -128,7 +128,7 @@ class ConvolutionalLayer(_WindowLayer):
         self.algorithm = algorithm
         self.weight = self.bias = None
         self.frozen = False
-        self._prepared = {}  # while frozen: the weight, and its form for each algorithm
+        self._prepared = {}  # while frozen: the weight, and its last form for each dtype
         self.d_weight = self.d_bias = None
         self.input_pad = self._padded = None  # saved by forward; the first is a view of the second
         self.forward_time = self.backward_time = None
@@ -272,7 +272,7 @@ class ConvolutionalLayer(_WindowLayer):
         # (N, H + 2p, W + 2p, C) -> (N, C, H + 2p, W + 2p)
         self.input_pad = padded.without_overhang.transpose(0, 3, 1, 2)
         bias = self.bias.astype(input.dtype, copy=False)
-        output = convolution.convolve(padded, self.prepared(input.dtype), bias)
+        output = convolution.convolve(padded, self.prepared(padded), bias)
         self.output = output.transpose(0, 3, 1, 2)  # (N, Ho, Wo, Co) -> (N, Co, Ho, Wo)
         self.forward_time = time.perf_counter() - start
         return self.output
@@ -306,33 +306,32 @@ class ConvolutionalLayer(_WindowLayer):
         bottom_diff = None
         if need_bottom_diff:
             dy = dilated(top_diff, self.input.shape[2:], K, s, p)
-            flipped = self.prepared(top_diff.dtype, flipped=True)
+            flipped = self.prepared(dy, flipped=True)
             # (N, H, W, C) -> (N, C, H, W)
             bottom_diff = convolution.convolve(dy, flipped, None).transpose(0, 3, 1, 2)
         self.backward_time = time.perf_counter() - start
         return bottom_diff
 
-    def prepared(self, dtype, algorithm=None, flipped=False):
-        """Return the `fast.convolution.Filters` of this layer.
+    def prepared(self, padded, algorithm=None, flipped=False):
+        """Return the `fast.convolution.Filters` of this layer for a `Padded`.
 
-        With `flipped`, those of the data gradient: rotated by 180 degrees, C and Co swapped, at
-        stride 1. A frozen layer computes each form once; otherwise the next call may overwrite it.
+        With `flipped`, those of the data gradient, at stride 1. A frozen layer keeps the form that
+        it used last, for each direction; otherwise the next call may overwrite it.
         """
-        C, Co, s = self.channel_in, self.channel_out, self.stride
+        K, C, Co, s = self.kernel_size, self.channel_in, self.channel_out, self.stride
         if flipped:
             C, Co, s = Co, C, 1
-        algorithm = algorithm or self.algorithm or convolution.choose(self.kernel_size, s, C, Co)
-        key = (algorithm, np.dtype(dtype), flipped)
+        shape = (len(padded.array), *padded.output_size(K, s))
+        algorithm = algorithm or self.algorithm or convolution.choose(K, s, C, Co, shape)
+        dtype, two_way = padded.array.dtype, convolution.two_way(algorithm, C, Co)
+        key = (dtype, flipped and not two_way)
         source, filters = self._prepared.get(key, (None, None))
-        if source is self.weight:
-            return filters
-        weight = self.weight.astype(dtype, copy=False)
-        if flipped:
-            weight = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)  # (C, K, K, Co) -> (Co, K, K, C)
-        filters = convolution.prepare(weight, s, algorithm, keep=self.frozen)
-        if self.frozen:
-            self._prepared[key] = (self.weight, filters)
-        return filters
+        if source is not self.weight or filters.algorithm != algorithm:
+            weight = self.weight.astype(dtype, copy=False)
+            filters = convolution.prepare(weight, s, algorithm, flipped, keep=self.frozen)
+            if self.frozen:
+                self._prepared[key] = (self.weight, filters)
+        return filters._replace(flipped=flipped and two_way, channel_out=Co, stride=s)
 
 
 class _PoolingLayer(_WindowLayer):

@@ -87,8 +87,8 @@ def main():
             output = raw.forward(x)
             gradient = raw.backward(top_diff)
             runs["raw loops"] = (raw.get_forward_time(), raw.get_backward_time(), output, gradient)
-        for name in ("im2col", "winograd", None):
-            if name == "winograd" and C < 16:
+        for name in ("im2col", "winograd4", "winograd6", None):
+            if C < 16 and name in ("winograd4", "winograd6"):
                 continue
             one = ConvolutionalLayer(3, C, Co, 1, 1, algorithm=name)
             one.load_param(*layer.save_param())

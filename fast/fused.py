@@ -15,6 +15,7 @@ from math import ceil, prod
 import numpy as np
 
 from fast import im2col, kn2row, winograd
+from fast.convolution import choose_tile
 from fast.padded import bordered, pad, padded_shape
 from fast.strips import run_strips, scratch, strips_of_rows
 from support.checks import check_pictures, check_shape
@@ -238,11 +239,10 @@ class FusedNetwork:
 
         run_strips(start, strips_of_rows(N, H, 16))
         for number in range(last, 0, -1):
-            filters = self._used[number].conv.prepared(dtype, "winograd", flipped=True)
             target, epilogue = self._target(number - 1, dtype, gradients, gram_gradients)
-            self._winograd(padded, filters, None, None, epilogue)
+            self._winograd(padded, self._used[number].conv, None, epilogue, flipped=True)
             padded = target
-        filters = self._used[0].conv.prepared(dtype, "kn2row", flipped=True)
+        filters = self._used[0].conv.prepared(padded, "kn2row", flipped=True)
         N, C, H, W = self._image_shape
         image_gradient = self._array("image", (N, H, W, C), dtype)
         kn2row.convolve(padded, filters, None, image_gradient)
@@ -250,18 +250,22 @@ class FusedNetwork:
 
     def _convolve(self, number, padded, stage, out, epilogue):
         """Run a stage's convolution into `out`, or only into the cache if that is None."""
-        dtype = padded.array.dtype
-        bias = stage.conv.bias.astype(dtype, copy=False)
         if number == 0 and not stage.pools:  # the picture has too few channels for Winograd
-            filters = stage.conv.prepared(dtype, "im2col")
+            bias = stage.conv.bias.astype(padded.array.dtype, copy=False)
+            filters = stage.conv.prepared(padded, "im2col")
             im2col.convolve(padded, filters, bias, out.inside, epilogue)
         else:
-            self._winograd(padded, stage.conv.prepared(dtype, "winograd"), bias, out, epilogue)
+            self._winograd(padded, stage.conv, out, epilogue)
 
     @staticmethod
-    def _winograd(padded, filters, bias, out, epilogue):
-        """Run Winograd; the epilogue sees only the pixels inside the picture."""
+    def _winograd(padded, conv, out, epilogue, flipped=False):
+        """Run Winograd; the epilogue sees only the pixels inside the picture.
+
+        With `flipped`, for the data gradient.
+        """
         H, W = padded.output_size(3)
+        filters = conv.prepared(padded, choose_tile((len(padded.array), H, W)), flipped)
+        bias = None if flipped else conv.bias.astype(padded.array.dtype, copy=False)
 
         def crop(n, y, x, block):
             h, w = min(len(block), H - y), min(block.shape[1], W - x)

@@ -1,8 +1,8 @@
 """Channels-last pictures in a border of zeros, the form that all convolutions here read.
 
-Winograd's tiles are 4x4 outputs; the last ones may extend beyond the picture by up to three rows
-and columns. Every padded array therefore has three more zeros at the bottom and on the right. Only
-this module knows that rule.
+Winograd's tiles have up to 6x6 outputs; the last ones may extend beyond the picture by up to five
+rows and columns. Every padded array therefore has five more zeros at the bottom and on the right.
+Only this module knows that rule.
 """
 
 from math import ceil
@@ -12,13 +12,7 @@ import numpy as np
 
 from fast.strips import run_strips, strips_of_bytes
 
-TILE = 4  # outputs along the side of a Winograd tile; it reads TILE + 2 inputs
-OVERHANG = TILE - 1
-
-
-def whole_tiles(length):
-    """Return `length` rounded up to a multiple of TILE."""
-    return ceil(length / TILE) * TILE
+OVERHANG = 5  # the side of Winograd's largest tile, less 1
 
 
 class Padded(NamedTuple):
@@ -42,8 +36,8 @@ class Padded(NamedTuple):
 
     @property
     def tiles(self):
-        """The pictures with H and W rounded up to whole tiles."""
-        return self._part(self.padding, *map(whole_tiles, self.size))
+        """The pictures and as much below and to their right as a last tile may cover."""
+        return self._part(self.padding, *(side + OVERHANG for side in self.size))
 
     @property
     def without_overhang(self):

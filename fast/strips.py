@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from itertools import count, pairwise
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from threadpoolctl import OpenBLASController, ThreadpoolController
@@ -176,7 +176,7 @@ def scratch(name, shape, dtype):
     A new large array would cost a page fault for every 4 KiB.
     """
     buffers = _local.__dict__
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = prod(shape) * np.dtype(dtype).itemsize
     if name not in buffers or buffers[name].nbytes < size:
         buffers[name] = np.empty(size, np.uint8)
     return buffers[name][:size].view(dtype).reshape(shape)

@@ -18,8 +18,9 @@ from helpers.layer_checks import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fast import convolution
+from fast import convolution, winograd
 from fast.convolution import ALGORITHMS
+from fast.padded import Padded
 from layers2 import ConvolutionalLayer
 
 
@@ -279,9 +280,9 @@ def test_a_frozen_layer_does_not_learn(kind):
 def test_a_frozen_layer_transforms_its_filters_once(monkeypatch):
     calls = []
 
-    def counting(weight, *arguments, original=convolution.prepare, **keywords):
-        calls.append((weight.shape, weight.dtype.name))
-        return original(weight, *arguments, **keywords)
+    def counting(weight, stride, algorithm, flipped, keep, original=convolution.prepare):
+        calls.append((flipped, weight.dtype.name))
+        return original(weight, stride, algorithm, flipped, keep)
 
     monkeypatch.setattr(convolution, "prepare", counting)
     layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
@@ -289,10 +290,20 @@ def test_a_frozen_layer_transforms_its_filters_once(monkeypatch):
     for dtype in (np.float32, np.float64, np.float32):
         for _ in range(2):
             layer.backward(layer.forward(np.ones((1, 20, 6, 7), dtype)))
-    forward, flipped = (20, 3, 3, 16), (16, 3, 3, 20)
-    assert sorted(calls) == sorted(
-        (shape, name) for shape in (forward, flipped) for name in ("float32", "float64")
-    )
+    assert sorted(calls) == [
+        (flipped, name) for flipped in (False, True) for name in ("float32", "float64")
+    ]
+
+
+def test_a_frozen_deep_layer_has_one_form_for_both_directions(monkeypatch):
+    monkeypatch.setattr(winograd, "DEEP", 16 * 20)
+    layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
+    layer.freeze()
+    x = Padded(np.ones((1, 20, 20, 20)), 1)
+    forward, flipped = layer.prepared(x), layer.prepared(x, flipped=True)
+    assert forward.matrices is flipped.matrices
+    assert (forward.flipped, forward.channel_out) == (False, 16)
+    assert (flipped.flipped, flipped.channel_out) == (True, 20)
 
 
 def test_a_frozen_layer_computes_no_weight_gradients():

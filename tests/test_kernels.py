@@ -1,5 +1,7 @@
 """The convolution kernels of `fast/`, in every geometry, in tiny strips and at large sizes."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from helpers import oracles
@@ -15,19 +17,83 @@ from layers2 import AveragePoolingLayer, ConvolutionalLayer, MaxPoolingLayer
 
 def fits(algorithm, kernel, stride):
     """Say whether this algorithm can do this kernel and stride."""
-    if algorithm == "winograd":
+    if algorithm in convolution.TILES:
         return kernel == 3 and stride == 1
     return algorithm == "im2col" or stride == 1
 
 
-@pytest.fixture(params=["usual", "tiny"], ids=["usual-strips", "tiny-strips"])
+@pytest.fixture(params=["usual", "tiny", "together"], ids="{}-strips".format)
 def strips(request, monkeypatch):
-    """Run a test as it is, and again with strips so small that small pictures have many."""
-    if request.param == "tiny":
+    """Run a test as it is, and with strips so small that small pictures have many.
+
+    And again with Winograd's threads sharing the points of some strips, as in deep layers.
+    """
+    if request.param != "usual":
         monkeypatch.setattr(threads, "STRIP_BYTES", 600)
         monkeypatch.setattr(winograd, "STRIP_TILES", 2)
         monkeypatch.setattr(winograd, "SMALL_PRODUCT", 24)
+        monkeypatch.setattr(winograd, "GRADIENT_TILES", 5)
+    if request.param == "together":
+        monkeypatch.setattr(winograd, "DEEP", 0)
+        monkeypatch.setattr(winograd, "DEEP_TILES", 5)
     return request.param
+
+
+@pytest.mark.layers
+@pytest.mark.parametrize("tile", [1, 2, 4, 6])
+def test_winograds_matrices_in_exact_fractions(tile):
+    points = [Fraction(point) for point in winograd.POINTS[: tile + 1]]
+    AT, G, BT = winograd.interpolation(points)
+    n = tile + 2
+    assert (AT.shape, G.shape, BT.shape) == ((tile, n), (n, 3), (n, n))
+    # y[i] = sum over j of g[j] d[i + j], so the product of the three has 1 where l = i + j, else 0
+    found = np.einsum("ik,kj,kl->ijl", AT, G, BT)
+    for i, j, k in np.ndindex(found.shape):
+        assert found[i, j, k] == (k == i + j)
+    for exact, used in zip(
+        (AT, G, BT), winograd.interpolation(winograd.POINTS[: tile + 1]), strict=True
+    ):
+        np.testing.assert_array_equal(exact.astype(float), used.astype(float))
+
+
+def test_the_matrices_of_lavin_and_gray():
+    AT, G, BT = winograd.interpolation((0, 1, -1, 2, -2))
+    assert AT.tolist() == [
+        [1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]
+    ]  # fmt: skip
+    assert (24 * G).round(9).tolist() == [
+        [6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]
+    ]  # fmt: skip
+    assert BT.tolist() == [
+        [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
+    ]  # fmt: skip
+
+
+@pytest.mark.layers
+@pytest.mark.parametrize("algorithm", convolution.TILES)
+def test_winograd_against_pytorch_in_random_geometries(algorithm, monkeypatch):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(31)
+    for number in range(40):
+        monkeypatch.setattr(winograd, "DEEP", number % 2 * 10**9)
+        N, cin, cout, H, W = rng.integers(1, [4, 40, 40, 40, 40], endpoint=True)
+        padding = int(rng.integers(max(0, (4 - min(H, W)) // 2), 3, endpoint=True))
+        layer = ConvolutionalLayer(3, cin, cout, padding, 1, algorithm=algorithm)
+        layer.load_param(rng.standard_normal((cin, 3, 3, cout)), rng.standard_normal(cout))
+        x = rng.standard_normal((N, cin, H, W))
+        output = layer.forward(x)
+        top_diff = rng.standard_normal(output.shape)
+        # (Cin, K, K, Cout) -> (Cout, Cin, K, K)
+        weight = layer.weight.transpose(3, 0, 1, 2).copy()
+        x_, w_, b_ = (torch.tensor(a, requires_grad=True) for a in (x, weight, layer.bias))
+        expected = torch.nn.functional.conv2d(x_, w_, b_, padding=padding)
+        expected.backward(torch.tensor(top_diff))
+        assert_close(output, expected.detach().numpy(), np.float64)
+        assert_close(layer.backward(top_diff), x_.grad.numpy(), np.float64)
+        # (Cout, Cin, K, K) -> (Cin, K, K, Cout)
+        assert_close(layer.d_weight, w_.grad.numpy().transpose(1, 2, 3, 0), np.float64)
+        assert_close(layer.d_bias, b_.grad.numpy(), np.float64)
 
 
 @DTYPES
@@ -53,17 +119,22 @@ def test_every_algorithm_in_every_geometry(algorithm, kernel, padding, stride, d
 
 @pytest.mark.layers
 @pytest.mark.parametrize(("cin", "cout"), [(16, 16), (24, 40), (7, 5), (1, 3), (16, 1)])
-def test_winograd_with_its_filters_in_blocks(cin, cout, strips):
+@pytest.mark.parametrize("tile", convolution.TILES)
+def test_winograd_with_its_filters_in_blocks(cin, cout, tile, strips):
     rng = np.random.default_rng(cin)
-    layer = ConvolutionalLayer(3, cin, cout, 1, 1, algorithm="winograd")
+    layer = ConvolutionalLayer(3, cin, cout, 1, 1, algorithm=tile)
     layer.load_param(rng.standard_normal((cin, 3, 3, cout)), rng.standard_normal(cout))
     x, top_diff = rng.standard_normal((2, cin, 9, 14)), rng.standard_normal((2, cout, 9, 14))
     assert_convolution(layer, x, top_diff, 1, 1, np.float64)
 
 
-@pytest.mark.parametrize("kind", ["im2col", "kn2row", "winograd", "max", "average"])
-def test_results_are_the_same_bits_for_any_number_of_threads(kind, monkeypatch):
+@pytest.mark.parametrize("kind", ["im2col", "kn2row", "winograd4", "winograd6", "max", "average"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_results_are_the_same_bits_for_any_number_of_threads(kind, deep, monkeypatch):
     monkeypatch.setattr(threads, "STRIP_BYTES", 5000)
+    if deep:
+        monkeypatch.setattr(winograd, "DEEP", 0)
+        monkeypatch.setattr(winograd, "DEEP_TILES", 8)
     monkeypatch.setattr(winograd, "STRIP_TILES", 3)
     rng = np.random.default_rng(107)
     x = rng.standard_normal((2, 16, 21, 26)).astype(np.float32)
@@ -131,7 +202,7 @@ def test_wide_3x3_convolution_at_sampled_places(dtype):
 
 @pytest.mark.layers
 @DTYPES
-@pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
+@pytest.mark.parametrize("algorithm", ["im2col", "winograd4", "winograd6"])
 def test_weight_gradient_of_a_large_picture(algorithm, dtype):
     # more tiles and strips than are worked on at a time; and a large sum for float32
     rng = np.random.default_rng(7)
@@ -161,12 +232,12 @@ def test_padded_pictures_have_zeros_around_them(dtype, layout, padding, strips):
     x = oracles.laid_out(x, layout)
     padded = pad(x, padding)
     channels_last = x.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-    sides = ((0, 0), (padding, padding + 3), (padding, padding + 3), (0, 0))  # three for the tiles
+    sides = ((0, 0), (padding, padding + 5), (padding, padding + 5), (0, 0))  # five for the tiles
     np.testing.assert_array_equal(padded.array, np.pad(channels_last, sides))
     np.testing.assert_array_equal(padded.inside, channels_last)
     assert padded.array.dtype == dtype
     assert padded.size == (5, 6)
-    assert padded.tiles.shape == (2, 8, 8, 3)
+    assert padded.tiles.shape == (2, 10, 11, 3)
     assert padded.without_overhang.shape == (2, 5 + 2 * padding, 6 + 2 * padding, 3)
 
 
@@ -187,10 +258,15 @@ def test_dilated_gradients_by_their_formula(padding, stride):
 
 
 def test_the_choice_of_the_algorithm():
-    assert convolution.choose(3, 1, 64, 64) == "winograd"
-    assert convolution.choose(3, 1, 64, 3) == "kn2row"
-    assert convolution.choose(3, 1, 3, 64) == "im2col"
-    assert convolution.choose(3, 2, 64, 64) == convolution.choose(5, 1, 64, 64) == "im2col"
+    shape = (1, 48, 60)
+    assert convolution.choose(3, 1, 64, 64, shape) == "winograd6"
+    assert convolution.choose(3, 1, 64, 64, (1, 24, 30)) == "winograd4"  # the filters cost more
+    assert convolution.choose(3, 1, 64, 64, (4, 24, 30)) == "winograd6"
+    assert convolution.choose(3, 1, 64, 64, (99, 14, 14)) == "winograd4"  # large last tiles
+    assert convolution.choose(3, 1, 64, 3, shape) == "kn2row"
+    assert convolution.choose(3, 1, 3, 64, shape) == "im2col"
+    assert convolution.choose(3, 2, 64, 64, shape) == "im2col"
+    assert convolution.choose(5, 1, 64, 64, shape) == "im2col"
 
 
 @DTYPES

@@ -36,7 +36,7 @@ def work(seed):
     """Return arrays from every threaded path: forward, both gradients, Gram matrices."""
     rng = np.random.default_rng(seed)
     results = []
-    for algorithm in ("winograd", "im2col", "kn2row"):
+    for algorithm in ("winograd4", "winograd6", "im2col", "kn2row"):
         layer = ConvolutionalLayer(3, 20, 24, 1, 1, algorithm=algorithm)
         layer.init_param("he", rng)
         x = rng.standard_normal((2, 20, 61, 43), dtype=np.float32)
