@@ -127,7 +127,8 @@ class Journal:
         recent = [losses["seconds"] for losses in self.losses[1 - HINT_AFTER :]]
         per_work = sum(recent) / len(recent) / self.scales[step.position.scale].work
         last = self.larger[-1]
-        seconds = per_work * sum(scale.work * scale.steps for scale in self.larger)
+        # each size begins with the targets and a first evaluation, about two steps
+        seconds = per_work * sum(scale.work * (scale.steps + 2) for scale in self.larger)
         self.bar.write(
             f"{self.files.content[0]} is larger: --size {max(last.width, last.height)} paints "
             f"{last.width}x{last.height} in about {format_seconds(seconds)}"
