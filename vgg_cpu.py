@@ -202,7 +202,6 @@ class VGG19:
         """Read the picture file `image_dir` into `input_image`, prepared as in training."""
         self.input_image = self.network_input(read_picture(image_dir))
 
-    @np.errstate(over="ignore", invalid="ignore")  # scores that are not finite are refused
     def forward(self):
         """Return the class probabilities of `input_image`, shape (N, classes); rows sum to 1.
 
@@ -210,9 +209,13 @@ class VGG19:
         """
         if self.input_image is None:
             raise RuntimeError("forward needs a picture: call load_image first")
+        return self.forward_from(self.param_layer_name[0], self.input_image)
+
+    @np.errstate(over="ignore", invalid="ignore")  # scores that are not finite are refused
+    def forward_from(self, first, current):
+        """Return what `forward` does, given `current`, the input of the layer `first`."""
         self._check_built()
-        current = self.input_image
-        for name in self.param_layer_name:
+        for name in self.param_layer_name[self._index(first) :]:
             current = self.layers[name].forward(current)
         if not np.isfinite(current).all():
             raise InputError("the scores are no finite numbers: the weights are too large")

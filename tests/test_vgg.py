@@ -826,3 +826,12 @@ def test_drawings_of_equal_names_are_all_kept(place):
     assert main(["waves.png", "other/waves.png", *CLASSIFY, "--chart"]) == 0
     first, second = drawing("output/waves.png-chart.png"), drawing("output/waves.png-2-chart.png")
     assert first.shape != second.shape or (first != second).any()
+
+
+def test_weights_that_are_too_large_end_in_one_line(place, capsys):
+    weights = {name: (1e12 * weight, bias) for name, (weight, bias) in NARROW.items()}
+    write_matconvnet("large.mat", weights)
+    assert main(["waves.png", "--weights", "large.mat"]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("the scores are no finite numbers: the weights are too large\n")
+    assert len(err.splitlines()) == 1
