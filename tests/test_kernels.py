@@ -303,3 +303,41 @@ def test_many_pictures_in_a_strip_of_pooling(kind, kernel, stride, dtype, strips
     for n in range(7):
         np.testing.assert_array_equal(layer.forward(x[n : n + 1])[0], y[n])
         np.testing.assert_array_equal(layer.backward(top_diff[n : n + 1])[0], dx[n])
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "kn2row"])
+def test_no_buffer_of_a_strip_is_larger_than_the_cache(algorithm, monkeypatch):
+    sizes = []
+
+    def scratch(name, shape, dtype):
+        sizes.append(np.prod(shape) * np.dtype(dtype).itemsize)
+        return threads.scratch(name, shape, dtype)
+
+    monkeypatch.setattr(convolution.ALGORITHMS[algorithm], "scratch", scratch)
+    monkeypatch.setattr(threads, "STRIP_BYTES", 300_000)
+    layer = conv_layer(np.random.default_rng(5), 5, 4, 4, 2, 1)
+    layer.algorithm = algorithm
+    layer.forward(np.ones((2, 4, 60, 40)))
+    assert max(sizes) <= 2 * 300_000  # kn2row reads K - 1 rows more
+
+
+@pytest.mark.parametrize(("algorithm", "shape", "expected"), [
+    (None, (3, 16, 16), "winograd"), (None, (3, 16, 3), "im2col"), (None, (3, 3, 16), "im2col"),
+    (None, (2, 16, 16), "im2col"), ("im2col", (3, 16, 16), "im2col"),
+    ("winograd4", (3, 3, 3), "winograd"), ("kn2row", (3, 16, 16), "im2col"),
+])  # fmt: skip
+def test_the_weight_gradient_is_computed_by_the_algorithm_chosen(
+    algorithm, shape, expected, monkeypatch
+):
+    called = []
+    for module in (convolution.winograd, convolution.im2col):
+        def spy(*arguments, module=module, original=module.weight_gradient):
+            called.append(module.__name__)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, "weight_gradient", spy)
+    kernel, cin, cout = shape
+    layer = ConvolutionalLayer(kernel, cin, cout, 1, 1, algorithm=algorithm)
+    layer.init_param(rng=0)
+    layer.backward(layer.forward(np.ones((1, cin, 24, 9))))
+    assert called == [f"fast.{expected}"]

@@ -102,6 +102,41 @@ def test_the_callers_own_limits_are_restored():
             assert blas_threads() == before
 
 
+def test_the_last_of_several_users_restores_the_limits():
+    """OpenBLAS's limits obey one living thread, and the last to leave is not the first."""
+    before = blas_threads()
+    entered, leave, left, end = (threading.Event() for _ in range(4))
+
+    def first():
+        with threads.single_threaded_blas():
+            entered.set()
+            leave.wait(60)
+        left.set()
+        end.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(60)
+    with threads.single_threaded_blas():
+        leave.set()
+        assert left.wait(60)
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == before
+    seen = []
+
+    def other():
+        with threadpool_limits(limits=1, user_api="blas"):  # others may set limits again
+            seen.extend(blas_threads())
+
+    another = threading.Thread(target=other)
+    another.start()
+    another.join()
+    end.set()
+    thread.join()
+    assert set(seen) <= {1}
+    assert blas_threads() == before
+
+
 def test_blas_runs_single_threaded_inside_strips():
     seen = []
     threads.run_strips(lambda i: seen.append(blas_threads()), [(i,) for i in range(4)])
