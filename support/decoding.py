@@ -34,6 +34,12 @@ BITS, PHOTOMETRIC, EXTRA, PLANES = 258, 262, 338, 284  # tags of TIFF
 FILL_ORDER, SAMPLE_FORMAT, SUBSAMPLING = 266, 339, 530
 YCBCR = 6  # a value of PHOTOMETRIC
 
+# Forms of grey TIFF that Pillow before 13 does not know: with something beside it, or multiplied.
+for order in (b"II", b"MM"):
+    for extra, mode in ((0, "LA"), (1, "La")):
+        form = (order, 1, (1,), 1, (8, 8), (extra,))
+        TiffImagePlugin.OPEN_INFO.setdefault(form, (mode, mode))
+
 
 def decode(file, formats):
     """Return the Pillow image in an open file, loaded, its first frame.
@@ -150,7 +156,15 @@ def _tiff(image, file):
         for i, tile in enumerate(image.tile):
             name = raw_mode if len(bits) == 1 else "".join((tile.args[0], *depth))
             image.tile[i] = tile._replace(args=(name, *tile.args[1:]))
+    rgb_of_ycbcr = plain and tags.get(PHOTOMETRIC) == YCBCR and image.mode == "RGB"
+    if rgb_of_ycbcr:  # Pillow before 13 takes one for the other
+        image.tile = [tile._replace(args=("RGB", *tile.args[1:])) for tile in image.tile]
     image.load()
+    if rgb_of_ycbcr:
+        image, info = Image.merge("YCbCr", image.split()), image.info
+        image.info = info
+    if image.mode == "LA" and tags.get(EXTRA) == (0,):
+        image.putalpha(255)  # what is beside the grey is no opacity
     if image.mode.startswith("I;16"):
         image.info["white"] = (1 << bits[0]) - 1
         image.info["negative"] = tags.get(PHOTOMETRIC) == 0
