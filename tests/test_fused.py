@@ -289,3 +289,21 @@ def convolution(*, frozen=True, channels=(3, 4), kernel=3, padding=1, stride=1):
 def test_refuses_layers_it_is_not_made_for(layers, message):
     with pytest.raises(ValueError, match=message):
         FusedNetwork(layers)
+
+
+def test_what_is_kept_between_the_passes():
+    """Two buffers in turn, each feature wanted, and for the backward pass a byte a value."""
+    network = FusedNetwork(make_layers("max"))
+    image = np.ones((1, 3, 20, 24), np.float32)
+    wanted = ("relu1_1", "relu3_1")
+    network.forward(image, wanted, keep=False)
+    assert sorted(network._memory) == ["0", "1", "relu1_1", "relu3_1"]
+    features = network.forward(image, wanted)
+    bytes_kept = {n: a.nbytes for n, a in network._memory.items() if n.startswith(("mask", "arg"))}
+    assert bytes_kept == {
+        "mask 0": 8 * 20 * 24, "argmax 1": 16 * 10 * 12, "mask 2": 12 * 10 * 12,
+        "argmax 3": 20 * 5 * 6, "mask 4": 8 * 5 * 6,
+    }  # fmt: skip
+    before = set(network._memory)
+    network.backward(features)
+    assert set(network._memory) - before == {"image"}

@@ -341,3 +341,15 @@ def test_the_weight_gradient_is_computed_by_the_algorithm_chosen(
     layer.init_param(rng=0)
     layer.backward(layer.forward(np.ones((1, cin, 24, 9))))
     assert called == [f"fast.{expected}"]
+
+
+@pytest.mark.parametrize(("algorithm", "size"), [
+    ("im2col", (13, 10)), ("kn2row", (13, 10)), ("winograd4", (16, 12)), ("winograd6", (18, 12)),
+])  # fmt: skip
+def test_an_output_takes_no_more_than_whole_tiles(algorithm, size):
+    layer = ConvolutionalLayer(3, 4, 5, 1, 1, algorithm=algorithm)
+    layer.init_param(rng=0)
+    output = layer.forward(np.ones((2, 4, 13, 10), np.float32))
+    while output.base is not None:
+        output = output.base
+    assert output.shape == (2, *size, 5)
