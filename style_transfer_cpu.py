@@ -54,7 +54,7 @@ from style.optimizers import adam, lbfgs
 from style.plan import COARSEST, Position, check_fit, plan_larger, plan_scales, plan_sizes
 from style.settings import INITS, MADE_FILTERS, Settings
 from style.weights import SHOWN, choose_weights, fetch_trained_filters
-from support.command import InputError, Stopped, StopRequest, exit_status
+from support.command import Stopped, StopRequest, exit_status
 from support.matconvnet import FILE_NAME
 from support.pictures import (
     check_rgb,
@@ -64,7 +64,7 @@ from support.pictures import (
     resize_picture,
     write_picture,
 )
-from support.trained_filters import find_trained_filters
+from support.trained_filters import trained_filters
 from support.weights import load_network
 
 # The book's settings, for `book_style_transfer`.
@@ -344,9 +344,7 @@ def make_network(content, styles, settings=Settings(), rng=None, coarsest=COARSE
         vgg = VGG19(settings.weights)
         vgg.build_model()
     else:
-        path = find_trained_filters() if settings.weights == "trained" else settings.weights
-        if path is None:
-            raise InputError("the trained filters are not here; --download fetches them")
+        path = trained_filters() if settings.weights == "trained" else settings.weights
         vgg = load_network(path, (VGG19, VGG16))
     if settings.pooling == "average":
         vgg.use_average_pooling()

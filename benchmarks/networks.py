@@ -124,59 +124,16 @@ def mnist_data():
     return images, rng.integers(0, 10, 60_000)
 
 
-def our_mnist(name):
-    from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
+def our_epoch(layers, images, labels):
+    """Return a function that trains on each batch of 100 once."""
+    from layers1 import SoftmaxLossLayer
 
-    images, labels = mnist_data()
-    layers = [
-        FullyConnectedLayer(784, 256),
-        ReLULayer(),
-        FullyConnectedLayer(256, 128),
-        ReLULayer(),
-        FullyConnectedLayer(128, 10),
-    ]
-    for i, layer in enumerate(layers[::2]):
-        layer.init_param("he", i)
     softmax = SoftmaxLossLayer()
-
-    def epoch():
-        for start in range(0, len(images), 100):
-            current = images[start : start + 100]
-            for layer in layers:
-                current = layer.forward(current)
-            softmax.forward(current)
-            softmax.get_loss(labels[start : start + 100])
-            gradient = softmax.backward()
-            for layer in reversed(layers[1:]):
-                gradient = layer.backward(gradient)
-            layers[0].backward(gradient, need_bottom_diff=False)
-            for layer in layers[::2]:
-                layer.update_param(0.01)
-
-    return epoch
-
-
-def our_cnn(name):
-    from threadpoolctl import threadpool_limits
-
-    from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
-    from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
-
-    threadpool_limits(1, user_api="blas")  # as mnist_mlp_cpu.py does
-    images, labels = (array[:6000] for array in mnist_data())
-    images = images.reshape(-1, 1, 28, 28)
-    layers = [
-        ConvolutionalLayer(5, 1, 16, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
-        ConvolutionalLayer(5, 16, 32, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
-        FlattenLayer((32, 7, 7), (1568,)),
-        FullyConnectedLayer(1568, 128), ReLULayer(), FullyConnectedLayer(128, 10),
-    ]  # fmt: skip
     learners = [layer for layer in layers if hasattr(layer, "init_param")]
     for i, layer in enumerate(learners):
         layer.init_param("he", i)
-    softmax = SoftmaxLossLayer()
 
-    def tenth():
+    def epoch():
         for start in range(0, len(images), 100):
             current = images[start : start + 100]
             for layer in layers:
@@ -190,7 +147,39 @@ def our_cnn(name):
             for layer in learners:
                 layer.update_param(0.01)
 
-    return tenth
+    return epoch
+
+
+def our_mnist(name):
+    from layers1 import FullyConnectedLayer, ReLULayer
+
+    images, labels = mnist_data()
+    layers = [
+        FullyConnectedLayer(784, 256),
+        ReLULayer(),
+        FullyConnectedLayer(256, 128),
+        ReLULayer(),
+        FullyConnectedLayer(128, 10),
+    ]
+    return our_epoch(layers, images, labels)
+
+
+def our_cnn(name):
+    from threadpoolctl import threadpool_limits
+
+    from layers1 import FullyConnectedLayer, ReLULayer
+    from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
+
+    threadpool_limits(1, user_api="blas")  # as mnist_mlp_cpu.py does
+    images, labels = (array[:6000] for array in mnist_data())
+    images = images.reshape(-1, 1, 28, 28)
+    layers = [
+        ConvolutionalLayer(5, 1, 16, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
+        ConvolutionalLayer(5, 16, 32, 2, 1), ReLULayer(), MaxPoolingLayer(2, 2),
+        FlattenLayer((32, 7, 7), (1568,)),
+        FullyConnectedLayer(1568, 128), ReLULayer(), FullyConnectedLayer(128, 10),
+    ]  # fmt: skip
+    return our_epoch(layers, images, labels)
 
 
 # ---- PyTorch, as its users would write it: frozen weights, in-place ReLU, one backward ----------

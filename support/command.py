@@ -25,6 +25,11 @@ class InputError(ValueError):
     """
 
 
+def one_line(error):
+    """Return the text of an exception as one line, or its type if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that suggests the option that a mistyped one is close to."""
 

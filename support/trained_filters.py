@@ -29,7 +29,7 @@ import numpy as np
 import pooch
 import psutil
 
-from support.command import InputError
+from support.command import InputError, one_line
 from support.files import MOST_BYTES, check_output, input_file, write_bytes
 from support.npz import finite_float32
 from support.progress import Bar
@@ -77,6 +77,14 @@ def find_trained_filters(path=DEFAULT_PATH, package=PACKAGE):
     folders = (spec.submodule_search_locations if spec else None) or []
     candidates = [Path(path), *(Path(folder, *inside) for folder in folders)]
     return next((p for p in candidates if _is_the_file(p, package)), None)
+
+
+def trained_filters():
+    """Return the path of the file; `InputError` if it is not here."""
+    path = find_trained_filters()
+    if path is None:
+        raise InputError("the trained filters are not here; --download fetches them (55 MB)")
+    return path
 
 
 def download_trained_filters(
@@ -234,7 +242,7 @@ def read_trained_filters(path):
 
 
 def read_side_outputs(path):
-    """Read what turns features into edge maps, for `vgg_views.edge_maps`; errors are the same.
+    """Read what turns features into edge maps, for `vgg.views.edge_maps`; errors are the same.
 
     Returns
     -------
@@ -263,8 +271,7 @@ def _read(path, contents):
     except MemoryError:
         raise
     except Exception as error:  # h5py raises many kinds, depending on what is damaged
-        reason = " ".join(str(error).split())
-        raise InputError(f"the weights file {path} is damaged ({reason})") from error
+        raise InputError(f"the weights file {path} is damaged ({one_line(error)})") from error
 
 
 class _FormatError(Exception):

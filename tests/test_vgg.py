@@ -16,7 +16,7 @@ from PIL import Image
 
 import vgg_cpu
 from fast.fused import FusedNetwork
-from support import figures
+from support import figures, trained_filters
 from support.command import InputError
 from support.matconvnet import read_matconvnet
 from support.pictures import read_picture, write_picture
@@ -698,7 +698,7 @@ def test_drawings_of_what_the_filters_see_need_no_classes(place, capsys):
 
 def test_the_trained_filters_are_used_if_no_weights_are_here(place, monkeypatch, capsys):
     write_filters("f.h5")
-    monkeypatch.setattr(command, "find_trained_filters", lambda: place / "f.h5")
+    monkeypatch.setattr(trained_filters, "find_trained_filters", lambda: place / "f.h5")
     assert main(["waves.png", "--features", "relu5_3", "--edges"]) == 0
     assert f"weights {place / 'f.h5'} loaded in" in capsys.readouterr().out
     drawing("output/waves-relu5_3.png")
@@ -707,7 +707,7 @@ def test_the_trained_filters_are_used_if_no_weights_are_here(place, monkeypatch,
     assert main(["waves.png", "--features", "relu5_4", "--edges", "--top", "1"]) == 0
     drawing("output/waves-relu5_4.png")
     capsys.readouterr()
-    monkeypatch.setattr(command, "find_trained_filters", lambda: None)
+    monkeypatch.setattr(trained_filters, "find_trained_filters", lambda: None)
     assert main(["waves.png", "--edges"]) == 2
     assert "the trained filters are not here; --download fetches them" in capsys.readouterr().err
 

@@ -23,8 +23,8 @@ from support.pictures import shrunk, write_picture
 from support.trained_filters import (
     DEFAULT_PATH,
     download_trained_filters,
-    find_trained_filters,
     read_side_outputs,
+    trained_filters,
 )
 from support.weights import load_network, read_weights, write_weights
 from vgg.costs import layer_costs, print_summary
@@ -191,14 +191,6 @@ def export_weights(path, output, kinds):
 
 
 # ---- what the network sees, without classes -----------------------------------------------------
-
-
-def trained_filters():
-    """Return the path of the trained filters."""
-    path = find_trained_filters()
-    if path is None:
-        raise InputError("the trained filters are not here; --download fetches them (55 MB)")
-    return path
 
 
 def draw_features(arguments, pictures, outputs, convolutions):
