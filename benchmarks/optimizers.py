@@ -65,15 +65,16 @@ class Recorder:
 
 def problem(content, style, size):
     """Return objective, first image and bounds of a run at one size."""
-    settings = Settings(size=size, scales=1, weights="kmeans")
+    settings = Settings(size=size, scales=1).complete("kmeans")
     content, styles = read_picture(content), [read_picture(style)]
     rng = np.random.default_rng(settings.seed)
     network = demo.make_network(content, styles, settings, rng)
     (scale,) = plan_scales(content, styles, settings)
-    content_image, style_images = demo.scaled_images(network, content, styles, scale)
+    content, styles = demo.scaled(content, styles, scale)
+    content_image, style_images = network.prepare(content), list(map(network.prepare, styles))
     mean = network.image_mean.reshape(1, 3, 1, 1)
     bounds = -mean, 255 - mean
-    start = demo.starting_image(network, content_image, None, settings, bounds, rng)
+    start = np.clip(demo.first_image(network, content, styles, None, settings, rng), *bounds)
     fused = FusedNetwork(demo.used_part(network, settings))
     return Objective(fused, content_image, style_images, settings), start, bounds
 
