@@ -92,21 +92,26 @@ def _matrices(tile, dtype, flipped=False):
     return [np.ascontiguousarray(matrix, dtype) for matrix in (AT, G, BT)]
 
 
-def is_deep(C, Co):
-    """Say whether the filters take more memory than the picture; see `convolve`."""
-    return C * Co >= DEEP
+def two_way(tile, C, Co):
+    """Say whether both directions of a layer use the same U.
+
+    Where U is largest this halves the memory. A product with a transposed U is as fast only if it
+    has many tiles; where there are few, `fast.convolution.choose_tile` prefers tiles of 4.
+    """
+    return tile == 6 and C * Co >= DEEP
 
 
 def prepare(weight, tile, keep=True):
     """Return U = G g G^T of the filters (C, 3, 3, Co), of shape (n, n, S, C, Co / S).
 
-    S blocks of channels out keep each product below SMALL_PRODUCT, except in deep layers. With
+    S blocks of channels out keep each product below SMALL_PRODUCT, unless U is two-way. With
     keep=False, U is in a buffer that the next call in this thread overwrites.
     """
     C, _, _, Co = weight.shape
     S = 1
-    while not is_deep(C, Co) and Co % (2 * S) == 0 and STRIP_TILES * C * Co > S * SMALL_PRODUCT:
-        S *= 2
+    if not two_way(tile, C, Co):
+        while Co % (2 * S) == 0 and STRIP_TILES * C * Co > S * SMALL_PRODUCT:
+            S *= 2
     _, G, _ = _matrices(tile, np.dtype(float))
     gg = np.kron(G, G).astype(weight.dtype)  # gg @ g is G g G^T, both written as vectors
     n = tile + 2
@@ -131,8 +136,7 @@ def convolve(padded, filters, bias, out, epilogue=None):
 
     Usually a thread computes a strip from start to end, some rows of points at a time, so that V
     and M stay in its cache. In deep layers, the filters take more memory than the picture. There
-    the threads transform many strips, then share the points, so that U is read once for all; and
-    both directions use the same U.
+    the threads transform many strips, then share the points, so that U is read once for all.
     """
     U, x = filters.matrices, padded.array
     if filters.flipped:
@@ -164,7 +168,8 @@ def convolve(padded, filters, bias, out, epilogue=None):
             _combine_columns(BT, _combine_rows(BT, x, place, m), V[:, :, mine])
 
         def multiply(*point):
-            np.matmul(V[point], U[point][0], out=M[point])
+            blocks = M[point].reshape(T, S, part).transpose(1, 0, 2)  # (T, S, Co/S) -> (S, T, Co/S)
+            np.matmul(V[point], U[point], out=blocks)
 
         def transform_back(place, mine):
             rows, columns = _shape(place)
@@ -177,8 +182,8 @@ def convolve(padded, filters, bias, out, epilogue=None):
         run_strips(transform_back, parts)
 
     strips = _strips_of_tiles(len(x), padded.output_size(3), C, m)
-    if is_deep(C, Co):
-        for places in _chunks(strips, DEEP_TILES):
+    if C * Co >= DEEP:
+        for places in _chunks(strips, DEEP_TILES if S == 1 else STRIP_TILES):
             together(places)
     else:
         run_strips(strip, strips)

@@ -299,7 +299,7 @@ def test_a_frozen_deep_layer_has_one_form_for_both_directions(monkeypatch):
     monkeypatch.setattr(winograd, "DEEP", 16 * 20)
     layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
     layer.freeze()
-    x = Padded(np.ones((1, 20, 20, 20)), 1)
+    x = Padded(np.ones((1, 80, 80, 20)), 1)
     forward, flipped = layer.prepared(x), layer.prepared(x, flipped=True)
     assert forward.matrices is flipped.matrices
     assert (forward.flipped, forward.channel_out) == (False, 16)
