@@ -296,7 +296,7 @@ def test_a_frozen_layer_transforms_its_filters_once(monkeypatch):
 
 
 def test_a_frozen_deep_layer_has_one_form_for_both_directions(monkeypatch):
-    monkeypatch.setattr(winograd, "DEEP", 16 * 20)
+    monkeypatch.setattr(winograd, "TWO_WAY", 16 * 20)
     layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
     layer.freeze()
     x = Padded(np.ones((1, 80, 80, 20)), 1)

@@ -36,6 +36,7 @@ def strips(request, monkeypatch):
     if request.param == "together":
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 5)
+        monkeypatch.setattr(winograd, "TWO_WAY", 0)
     return request.param
 
 
@@ -77,6 +78,7 @@ def test_winograd_against_pytorch_in_random_geometries(algorithm, monkeypatch):
     rng = np.random.default_rng(31)
     for number in range(40):
         monkeypatch.setattr(winograd, "DEEP", number % 2 * 10**9)
+        monkeypatch.setattr(winograd, "TWO_WAY", number % 3 * 10**9)
         N, cin, cout, H, W = rng.integers(1, [4, 40, 40, 40, 40], endpoint=True)
         padding = int(rng.integers(max(0, (4 - min(H, W)) // 2), 3, endpoint=True))
         layer = ConvolutionalLayer(3, cin, cout, padding, 1, algorithm=algorithm)
@@ -135,6 +137,7 @@ def test_results_are_the_same_bits_for_any_number_of_threads(kind, deep, monkeyp
     if deep:
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 8)
+        monkeypatch.setattr(winograd, "TWO_WAY", 0)
     monkeypatch.setattr(winograd, "STRIP_TILES", 3)
     rng = np.random.default_rng(107)
     x = rng.standard_normal((2, 16, 21, 26)).astype(np.float32)
