@@ -14,7 +14,7 @@ from fast.padded import pad
 
 TILES = {"winograd4": 4, "winograd6": 6}  # the side of a tile of outputs
 ALGORITHMS = {"im2col": im2col, "kn2row": kn2row, "winograd4": winograd, "winograd6": winograd}
-FILTER_READ = 40
+FILTER_READ = 40  # fitted to the layers of VGG-19 at 192x320 and 512x512
 
 
 def choose(kernel_size, stride, channel_in, channel_out, shape):
@@ -30,8 +30,8 @@ def choose_tile(shape):
     """Return the name of Winograd's faster tile for outputs (N, Ho, Wo).
 
     The larger one needs fewer multiplications, unless much of the last tiles is outside the
-    picture, but its filters are larger: fetching them from memory takes as long as multiplying them
-    by about FILTER_READ tiles.
+    picture. But it has more filters: to fetch them from memory takes as long as to multiply them by
+    about FILTER_READ tiles.
     """
     N, Ho, Wo = shape
     costs = {

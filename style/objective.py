@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 
 from fast.losses import content_loss, gram, style_loss
+from fast.strips import single_threaded_blas
 from fast.tiles import cut
 from style.settings import depth
 
@@ -99,6 +100,7 @@ class Objective:
             for name, share in shares(style_layers).items()
         }
 
+    @single_threaded_blas()  # once a step, not again for each of its hundred array operations
     def __call__(self, image):
         """Return the losses of an image (1, 3, H, W) and their gradient with respect to it.
 
