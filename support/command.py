@@ -25,6 +25,12 @@ class InputError(ValueError):
     """
 
 
+def one_line(reason):
+    """Return the text of an exception, or any other, as one line of at most 200 characters."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that suggests the option that a mistyped one is close to."""
 
@@ -61,7 +67,10 @@ def as_path(text):
     elif not text:
         reason = "the name is empty; give the name of a file"
     else:
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            reason = f"there is no user folder {text}; give the name of a file"
     raise argparse.ArgumentTypeError(reason)
 
 

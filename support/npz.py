@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from support.command import InputError
+from support.command import InputError, one_line
 from support.files import input_file, most_unpacked, output_file
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others need unlimited memory
@@ -80,8 +80,7 @@ class Arrays(Mapping):
         except MemoryError:
             raise
         except Exception as error:  # of many types, depending on what is damaged
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self.path}: {name!r} is damaged ({reason})") from error
+            raise InputError(f"{self.path}: {name!r} is damaged ({one_line(error)})") from error
 
     def floats(self, name):
         """Return an array as float32; `InputError` unless it is there and all of it is finite."""

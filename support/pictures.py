@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
-from support.command import InputError
+from support.command import InputError, one_line
 from support.decoding import decode
 from support.files import check_extension, check_output, input_file, write_bytes
 
@@ -75,8 +75,9 @@ def read_picture(path, background=BACKGROUND):
             limit = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
             raise InputError(f"{path} has {limit}; give a smaller picture") from None
         except Exception as error:  # of many types, depending on the format and the damage
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"the picture {path} is damaged or cut short ({reason})") from error
+            raise InputError(
+                f"the picture {path} is damaged or cut short ({one_line(error)})"
+            ) from error
 
 
 def parse_colour(text):

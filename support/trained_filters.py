@@ -29,7 +29,7 @@ import numpy as np
 import pooch
 import psutil
 
-from support.command import InputError
+from support.command import InputError, one_line
 from support.files import MOST_BYTES, check_output, input_file, write_bytes
 from support.npz import finite_float32
 from support.progress import Bar
@@ -263,8 +263,7 @@ def _read(path, contents):
     except MemoryError:
         raise
     except Exception as error:  # h5py raises many kinds, depending on what is damaged
-        reason = " ".join(str(error).split())
-        raise InputError(f"the weights file {path} is damaged ({reason})") from error
+        raise InputError(f"the weights file {path} is damaged ({one_line(error)})") from error
 
 
 class _FormatError(Exception):
