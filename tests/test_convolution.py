@@ -531,7 +531,7 @@ def test_init_param_repeats_with_a_seed():
     assert not np.array_equal(draw(rng=generator), draw(rng=generator))  # its state has changed
 
 
-@pytest.mark.parametrize("std", ["xavier", -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("std", ["glorot", -1.0, float("nan"), float("inf")])
 def test_init_param_refuses(std):
     with pytest.raises(ValueError, match="std"):
         ConvolutionalLayer(3, 2, 4, 1, 1).init_param(std)
