@@ -23,7 +23,7 @@ import numpy as np
 
 from fast import convolution
 from fast.padded import dilated, pad
-from fast.strips import run_strips, strips_of_bytes
+from fast.strips import product, run_strips, strips_of_bytes
 from layers1 import check_has_param, descend, draw_weights, select
 from support.checks import check_not_negative, check_pictures, check_positive, check_shape
 
@@ -302,7 +302,9 @@ class ConvolutionalLayer(_WindowLayer):
             self.d_weight = convolution.weight_gradient(
                 self._padded, top_diff, K, s, self.algorithm
             )
-            self.d_bias = top_diff.sum(axis=(0, 2, 3))
+            # as a matrix product: NumPy's sum over all axes but the last is ten times as slow
+            rows = top_diff.transpose(0, 2, 3, 1).reshape(-1, self.channel_out)  # -> (P, Co)
+            self.d_bias = product(np.ones((1, len(rows)), rows.dtype), rows)[0]
         bottom_diff = None
         if need_bottom_diff:
             dy = dilated(top_diff, self.input.shape[2:], K, s, p)

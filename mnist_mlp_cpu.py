@@ -30,6 +30,7 @@ if __name__ == "__main__":  # the imports take seconds
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from fast.strips import single_threaded_blas
 from layers1 import (
     DropoutLayer,
     FullyConnectedLayer,
@@ -398,6 +399,8 @@ class MNIST_MLP:
         return np.concatenate(parts)
 
     def _thread_limit(self):
+        if self.threads == 1:
+            return single_threaded_blas()  # the convolutions then need not limit it each time
         return threadpool_limits(self.threads, user_api="blas")
 
     def _chain(self):

@@ -157,12 +157,10 @@ def our_mnist(name):
 
 
 def our_cnn(name):
-    from threadpoolctl import threadpool_limits
-
+    from fast.strips import single_threaded_blas
     from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
     from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 
-    threadpool_limits(1, user_api="blas")  # as mnist_mlp_cpu.py does
     images, labels = (array[:6000] for array in mnist_data())
     images = images.reshape(-1, 1, 28, 28)
     layers = [
@@ -176,6 +174,7 @@ def our_cnn(name):
         layer.init_param("he", i)
     softmax = SoftmaxLossLayer()
 
+    @single_threaded_blas()  # as mnist_mlp_cpu.py does
     def tenth():
         for start in range(0, len(images), 100):
             current = images[start : start + 100]
