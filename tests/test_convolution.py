@@ -753,6 +753,8 @@ def test_convolution_out_of_order(route):
         getattr(layer, f"forward_{route}")(np.ones((1, 2, 5, 6)))
     with pytest.raises(RuntimeError, match=r"init_param|load_param"):
         layer.save_param()
+    with pytest.raises(RuntimeError, match="backward"):
+        layer.get_gradient()
     layer.init_param(rng=0)
     with pytest.raises(RuntimeError, match="forward"):
         getattr(layer, f"backward_{route}")(np.ones((1, 4, 5, 6)))
