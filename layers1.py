@@ -1,4 +1,4 @@
-"""The three layers of a multilayer perceptron (course book, sections 2-1 and 3-1).
+"""The layers of a multilayer perceptron (course book, sections 2-1 and 3-1), and its optimiser.
 
 A network is a chain of layers. In the forward pass each layer computes its `output` from its
 `input`. In the backward pass each layer gets `top_diff`, the gradient of the loss with respect to
@@ -28,18 +28,25 @@ def random_generator(rng=None):
     return np.random.default_rng(rng)
 
 
-def draw_weights(shape, std, fan_in, rng=None):
+def draw_weights(shape, std, fan_in, fan_out, rng=None):
     """Draw float32 weights of the given shape from a normal distribution with mean 0.
 
-    `std` is the standard deviation, or "he" for sqrt(2 / fan_in), where each output sums fan_in
-    inputs. This keeps the size of the activations about the same from one ReLU layer to the next
-    (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10). `rng` is that
-    of `random_generator`; the same seed gives the same weights.
+    `std` is the standard deviation, or the name of a rule, where each output sums fan_in inputs and
+    each input contributes to fan_out outputs:
+
+    - "he": sqrt(2 / fan_in) keeps the size of the activations about the same from one ReLU layer to
+      the next (He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 10).
+    - "xavier": sqrt(2 / (fan_in + fan_out)), the same for linear layers, a compromise between
+      activations and gradients (Glorot and Bengio, "Understanding the difficulty of training deep
+      feedforward neural networks", AISTATS 2010, equation 12).
+
+    `rng` is that of `random_generator`; the same seed gives the same weights.
     """
     if isinstance(std, str):
-        if std != "he":
-            raise ValueError(f'std must be a number or "he", got {std!r}')
-        std = np.sqrt(2.0 / fan_in)
+        rules = {"he": 2.0 / fan_in, "xavier": 2.0 / (fan_in + fan_out)}
+        if std not in rules:
+            raise ValueError(f'std must be a number, "he" or "xavier", got {std!r}')
+        std = np.sqrt(rules[std])
     elif not (np.isfinite(std) and std >= 0):
         raise ValueError(f"std must be finite and not negative, got {std}")
     return random_generator(rng).normal(scale=std, size=shape).astype(np.float32)
@@ -48,6 +55,49 @@ def draw_weights(shape, std, fan_in, rng=None):
 def descend(parameter, gradient, lr):
     """Return the parameter after one step of gradient descent, a new array of the same dtype."""
     return parameter - float(lr) * gradient.astype(parameter.dtype, copy=False)
+
+
+class MomentumOptimizer:
+    """Gradient descent with momentum: steps that agree add up, steps that alternate cancel.
+
+        v <- mu v + g              a velocity: the sum of the gradients, older ones less
+        x <- x - lr v
+
+    With a constant gradient, v grows to g / (1 - mu): ten times the step for mu = 0.9. With mu = 0
+    this is plain gradient descent. Source: B. Polyak, "Some methods of speeding up the convergence
+    of iteration methods", 1964. The interface is that of `layers3.AdamOptimizer`.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    diff_shape : sequence of int
+        Shape of x and of its gradient.
+    momentum : float, default=0.9
+        mu, from 0 to below 1.
+
+    Examples
+    --------
+    >>> optimizer = MomentumOptimizer(0.1, (1,))
+    >>> x = optimizer.update(np.array([1.0]), np.array([2.0]))
+    >>> x, optimizer.update(x, np.array([2.0]))  # 1 - 0.1 * 2, then 0.8 - 0.1 * (0.9 * 2 + 2)
+    (array([0.8]), array([0.42]))
+    """
+
+    def __init__(self, lr, diff_shape, momentum=0.9):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be at least 0 and below 1, got {momentum}")
+        self.lr = lr
+        self.momentum = momentum
+        self.velocity = np.zeros(diff_shape)
+
+    def update(self, input, grad):
+        """Return x after one more step, for x = `input` and g = `grad`, the gradient at x."""
+        input = check_shape("input", input, self.velocity.shape)
+        grad = check_shape("grad", grad, self.velocity.shape)
+        velocity = self.momentum * self.velocity + grad
+        self.velocity = velocity.astype(input.dtype, copy=False)
+        return descend(input, self.velocity, self.lr)
 
 
 def select(mask, values):
@@ -104,7 +154,8 @@ class FullyConnectedLayer:
 
     def init_param(self, std=0.01, rng=None):
         """Draw new float32 weights (see `draw_weights`) and set the bias to 0."""
-        self.weight = draw_weights((self.num_input, self.num_output), std, self.num_input, rng)
+        shape = self.num_input, self.num_output
+        self.weight = draw_weights(shape, std, *shape, rng)
         self.bias = np.zeros((1, self.num_output), dtype=np.float32)
         self.frozen = False
 
@@ -232,6 +283,67 @@ class ReLULayer:
         top_diff = top_diff.astype(self.input.dtype, copy=False)
 
         return select(self.input >= 0, top_diff)
+
+
+class DropoutLayer:
+    """In training, set a random share of the values to 0, so that none can be relied on alone.
+
+        y = x m / (1 - rate)       m is 0 with probability `rate`, else 1; drawn for every value
+
+    The division keeps the mean of y at x. At test time y = x. Source: Srivastava, Hinton,
+    Krizhevsky, Sutskever and Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks from
+    Overfitting", JMLR 2014.
+
+    Parameters
+    ----------
+    rate : float
+        From 0 to below 1.
+    rng : None, int or numpy.random.Generator, default=None
+        See `random_generator`.
+
+    Attributes
+    ----------
+    training : bool, default=False
+        Whether values are dropped.
+    factor : ndarray of the shape of the input
+        m / (1 - rate) of the last `forward`; 1 at test time.
+
+    Examples
+    --------
+    >>> layer = DropoutLayer(0.5, 0)
+    >>> layer.training = True
+    >>> layer.forward(np.array([[1.0, 2.0, 3.0, 4.0]]))
+    array([[2., 0., 0., 0.]])
+    >>> layer.backward(np.array([[1.0, 1.0, 1.0, 1.0]]))
+    array([[2., 0., 0., 0.]])
+    """
+
+    def __init__(self, rate, rng=None):
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be at least 0 and below 1, got {rate}")
+        self.rate = rate
+        self.rng = random_generator(rng)
+        self.training = False
+        self.factor = None  # saved by forward
+
+    def forward(self, input):
+        """Return y, an array of the shape and dtype of `input`."""
+        input = check_array("input", input)
+        if self.training:
+            kept = self.rng.random(input.shape) >= self.rate
+            self.factor = (kept / (1 - self.rate)).astype(input.dtype)
+        else:
+            self.factor = np.ones((1,) * input.ndim, input.dtype)
+        return input * self.factor
+
+    def backward(self, top_diff):
+        """Return the gradient with respect to the input.
+
+        Each y is its x times a constant, the factor: dL/dx = dL/dy m / (1 - rate).
+        """
+        if self.factor is None:
+            raise RuntimeError("backward needs a forward pass first")
+        return check_array("top_diff", top_diff) * self.factor
 
 
 class SoftmaxLossLayer:

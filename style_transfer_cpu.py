@@ -50,7 +50,7 @@ from style.contents import for_each_content, paint_each
 from style.journal import Journal, announce, write_reports
 from style.learnt_filters import learn_filters, random_filters
 from style.objective import Objective
-from style.optimizers import adam, lbfgs
+from style.optimizers import PAIRS, adam, lbfgs
 from style.plan import COARSEST, Position, check_fit, plan_larger, plan_scales, plan_sizes
 from style.settings import INITS, MADE_FILTERS, Settings
 from style.weights import SHOWN, choose_weights, fetch_trained_filters
@@ -307,7 +307,7 @@ def stylize(
             losses = {name: factor * loss for name, loss in losses.items()}
             on_step(Step(losses, position, partial(finished, position.image)))
 
-    optimise = lbfgs
+    optimise = partial(lbfgs, most=settings.pairs or PAIRS)
     if settings.optimizer == "adam":
         optimise = partial(adam, learning_rate=settings.learning_rate)
     even_settings, factor = settings.even_weights()
@@ -322,10 +322,13 @@ def stylize(
             elif position.scale < number:
                 image = enlarged(position.image, scale.height, scale.width)
                 position = Position(number, 0, image, {})
-            style_images = [network.prepare(style) for style in small_styles]
-            known = grams.get(str(scale.style_sizes))
-            objective = Objective(fused, network.prepare(small), style_images, even_settings, known)
-            grams[str(scale.style_sizes)] = objective.grams
+            key = str((scale.style_sizes, settings.tile))
+            objective = Objective(  # the images need memory and are not kept
+                fused, network.prepare(small),
+                [network.prepare(style) for style in small_styles], even_settings,
+                grams.get(key),
+            )  # fmt: skip
+            grams[key] = objective.grams
             if position is resume_from or number == 0:
                 emit(position, {})
             image = optimise(objective, position, scale.steps, bounds, emit)
@@ -426,7 +429,7 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
     else:
         network = make_network(content, styles, settings, rng, checkpoint.coarsest)
     layers = used_part(network, settings)
-    announce(content, scales, layers["conv1_1"].channel_out, files, settings)
+    settings = announce(content, scales, layers, files, settings)
     digests = run_digests(content, styles, start, network.image_mean, layers)
     if files.resume:
         check_resumable(files.resume, checkpoint, digests, scales, settings.optimizer)

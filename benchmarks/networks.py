@@ -165,12 +165,10 @@ def our_mnist(name):
 
 
 def our_cnn(name):
-    from threadpoolctl import threadpool_limits
-
+    from fast.strips import single_threaded_blas
     from layers1 import FullyConnectedLayer, ReLULayer
     from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 
-    threadpool_limits(1, user_api="blas")  # as mnist_mlp_cpu.py does
     images, labels = (array[:6000] for array in mnist_data())
     images = images.reshape(-1, 1, 28, 28)
     layers = [
@@ -179,7 +177,8 @@ def our_cnn(name):
         FlattenLayer((32, 7, 7), (1568,)),
         FullyConnectedLayer(1568, 128), ReLULayer(), FullyConnectedLayer(128, 10),
     ]  # fmt: skip
-    return our_epoch(layers, images, labels)
+    # as mnist_mlp_cpu.py does
+    return single_threaded_blas()(our_epoch(layers, images, labels))
 
 
 # ---- PyTorch, as its users would write it: frozen weights, in-place ReLU, one backward ----------

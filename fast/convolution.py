@@ -14,7 +14,7 @@ from fast.padded import pad
 
 TILES = {"winograd4": 4, "winograd6": 6}  # the side of a tile of outputs
 ALGORITHMS = {"im2col": im2col, "kn2row": kn2row, "winograd4": winograd, "winograd6": winograd}
-FILTER_READ = 20
+FILTER_READ = 40  # fitted to the layers of VGG-19 at 192x320 and 512x512
 
 
 def choose(kernel_size, stride, channel_in, channel_out, shape):
@@ -30,8 +30,8 @@ def choose_tile(shape):
     """Return the name of Winograd's faster tile for outputs (N, Ho, Wo).
 
     The larger one needs fewer multiplications, unless much of the last tiles is outside the
-    picture, but its filters are larger: fetching them from memory takes as long as multiplying them
-    by about FILTER_READ tiles.
+    picture. But it has more filters: to fetch them from memory takes as long as to multiply them by
+    about FILTER_READ tiles.
     """
     N, Ho, Wo = shape
     costs = {
@@ -66,7 +66,7 @@ class Filters(NamedTuple):
 
 def two_way(algorithm, channel_in, channel_out):
     """Say whether the matrices are the same for a layer's convolution and its data gradient."""
-    return algorithm in TILES and winograd.is_deep(channel_in, channel_out)
+    return algorithm in TILES and winograd.two_way(TILES[algorithm], channel_in, channel_out)
 
 
 def prepare(weight, stride, algorithm, flipped=False, keep=True):

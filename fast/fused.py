@@ -10,7 +10,7 @@ backward pass uses those of the forward pass: the gradient at a layer replaces i
 """
 
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, gcd, prod
 
 import numpy as np
 
@@ -359,8 +359,10 @@ class FusedNetwork:
                 sums *= mask[part]
             else:
                 here = argmax[n, y : y + h, x : x + w]
-                for corner, (i, j) in enumerate(CORNERS):
-                    np.multiply(block, here == corner, out=sums[i : 2 * h : 2, j : 2 * w : 2])
+                for i in 0, 1:  # the upper, then the lower row of the windows
+                    won = here[:, :, None] == np.array([[2 * i], [2 * i + 1]], np.uint8)
+                    row = sums[i : 2 * h : 2, : 2 * w].reshape(h, w, 2, -1)  # a view
+                    np.multiply(block[:, :, None], won, out=row)
             if add_at_relu:
                 sums += extra
 
@@ -372,7 +374,11 @@ class FusedNetwork:
         if gradient is None and matrices is None:
             return None
         features, (y0, x0) = self._features[name], self._corners[name]
-        _, H, W, _ = features.shape
+        N, H, W, C = features.shape
+        if matrices is not None:  # in blocks of columns: OpenBLAS does not repack small products
+            size = gcd(C, 32)
+            blocks = matrices.reshape(N, C, C // size, size)
+            blocks = blocks.transpose(0, 2, 1, 3).copy()  # -> (N, C/size, C, size)
 
         def add(n, y, x, block):
             # only where block and features overlap
@@ -386,10 +392,9 @@ class FusedNetwork:
             if gradient is not None:
                 block += gradient[part]
             if matrices is not None:
-                rows = scratch("features", (h, w, C), block.dtype)
-                np.copyto(rows, features[part])
-                product = scratch("product", (h * w, C), block.dtype)
-                np.matmul(rows.reshape(h * w, C), matrices[n], out=product)
+                product = scratch("product", (h, w, C // size, size), block.dtype)
+                # (h, 1, w, C) @ (C/size, C, size) -> (h, C/size, w, size)
+                np.matmul(features[part][:, None], blocks[n], out=product.transpose(0, 2, 1, 3))
                 block += product.reshape(h, w, C)
 
         return add

@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.strips import run_strips, scratch, strips_of_rows
 
-STRIP_BYTES = 1 << 19  # of features that a thread works on at a time
+STRIP_BYTES = 1 << 20  # of features that a thread works on at a time
 
 
 def content_loss(features, target):

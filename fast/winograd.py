@@ -34,10 +34,10 @@ in float32, relative to float64 (L2):
 
     direct    9                   2e-7
     F(4x4)    36 / 16 = 2.25      1e-6 to 4e-6
-    F(6x6)    64 / 36 = 1.78      2e-6 to 6e-6
+    F(6x6)    64 / 36 = 1.78      3e-6 to 6e-6
 
-The errors are relative to the largest value of a tile: beside one pixel of 1e4 among values around
-1, they are 1e-3.
+The errors are relative to the largest value of a tile. Beside one pixel of 1e4 among values around
+1, F(4x4) is wrong by up to 4e-3, F(6x6) by up to 3e-2.
 
 A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 """
@@ -56,9 +56,11 @@ POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # F(4x4) uses the first five and infi
 STRIP_TILES = 60  # tiles a strip: large enough for full speed, small enough for the cache
 POINT_ROWS = 2  # rows of points multiplied at a time, of n: their V and M stay in the cache
 FILTER_ROWS = 32  # channels in whose filters are transformed at a time
+BLOCK = 64  # columns of a product at most: 5 % faster than 128
 SMALL_PRODUCT = 10**6  # OpenBLAS does not repack a product of (M, N) and (N, L) if M N L <= this
-DEEP = 2**17  # C Co from which a layer is deep; its filters are read once for DEEP_TILES
-DEEP_TILES = 256
+DEEP = 2**17  # C Co from which filters do not stay in the cache: they are read once for DEEP_TILES
+DEEP_TILES = 256  # more would save little and need more memory
+TWO_WAY = 2**17  # C Co from which both directions use the same U; with 512 channels it has 67 MB
 GRADIENT_TILES = 1024  # whose V and dM `weight_gradient` keeps at a time, to bound the memory
 
 
@@ -92,21 +94,26 @@ def _matrices(tile, dtype, flipped=False):
     return [np.ascontiguousarray(matrix, dtype) for matrix in (AT, G, BT)]
 
 
-def is_deep(C, Co):
-    """Say whether the filters take more memory than the picture; see `convolve`."""
-    return C * Co >= DEEP
+def two_way(tile, C, Co):
+    """Say whether both directions of a layer use the same U.
+
+    Where U is largest this halves the memory. A product with a transposed U is as fast only if it
+    has many tiles; where there are few, `fast.convolution.choose_tile` prefers tiles of 4.
+    """
+    return tile == 6 and C * Co >= TWO_WAY
 
 
 def prepare(weight, tile, keep=True):
     """Return U = G g G^T of the filters (C, 3, 3, Co), of shape (n, n, S, C, Co / S).
 
-    S blocks of channels out keep each product below SMALL_PRODUCT, except in deep layers. With
-    keep=False, U is in a buffer that the next call in this thread overwrites.
+    S blocks of channels out keep each product small, unless U is two-way. With keep=False, U is in
+    a buffer that the next call in this thread overwrites.
     """
     C, _, _, Co = weight.shape
     S = 1
-    while not is_deep(C, Co) and Co % (2 * S) == 0 and STRIP_TILES * C * Co > S * SMALL_PRODUCT:
-        S *= 2
+    if not two_way(tile, C, Co):
+        while Co % (2 * S) == 0 and (Co // S > BLOCK or STRIP_TILES * C * Co > S * SMALL_PRODUCT):
+            S *= 2
     _, G, _ = _matrices(tile, np.dtype(float))
     gg = np.kron(G, G).astype(weight.dtype)  # gg @ g is G g G^T, both written as vectors
     n = tile + 2
@@ -131,8 +138,7 @@ def convolve(padded, filters, bias, out, epilogue=None):
 
     Usually a thread computes a strip from start to end, some rows of points at a time, so that V
     and M stay in its cache. In deep layers, the filters take more memory than the picture. There
-    the threads transform many strips, then share the points, so that U is read once for all; and
-    both directions use the same U.
+    the threads transform many strips, then share the points, so that U is read once for all.
     """
     U, x = filters.matrices, padded.array
     if filters.flipped:
@@ -164,7 +170,9 @@ def convolve(padded, filters, bias, out, epilogue=None):
             _combine_columns(BT, _combine_rows(BT, x, place, m), V[:, :, mine])
 
         def multiply(*point):
-            np.matmul(V[point], U[point][0], out=M[point])
+            blocks = M[point].reshape(T, S, part).transpose(1, 0, 2)  # (T, S, Co/S) -> (S, T, Co/S)
+            for _, t0, t1 in strips_of_rows(1, T, T if S == 1 else STRIP_TILES):
+                np.matmul(V[point][t0:t1], U[point], out=blocks[:, t0:t1])
 
         def transform_back(place, mine):
             rows, columns = _shape(place)
@@ -177,7 +185,7 @@ def convolve(padded, filters, bias, out, epilogue=None):
         run_strips(transform_back, parts)
 
     strips = _strips_of_tiles(len(x), padded.output_size(3), C, m)
-    if is_deep(C, Co):
+    if C * Co >= DEEP:
         for places in _chunks(strips, DEEP_TILES):
             together(places)
     else:

@@ -29,7 +29,7 @@ from style.settings import (
     parse,
     texts,
 )
-from support.command import InputError, as_path
+from support.command import InputError, as_path, one_line
 from support.machine import library_versions
 from support.npz import read_npz, write_npz
 
@@ -89,7 +89,7 @@ def read_options(argv):
             with redirect_stdout(io.StringIO()), redirect_stderr(errors):
                 saved = parse(as_arguments(checkpoint.options))
         except SystemExit:
-            reason = errors.getvalue().strip().rpartition("error: ")[2]
+            reason = one_line(errors.getvalue().rpartition("error: ")[2])
             raise InputError(f"{given['resume']} is damaged: its options: {reason}") from None
         check_same_options(given["resume"], saved, given)
         saved["checkpoint"] = given["resume"]  # not the file that this one may be a copy of
@@ -168,8 +168,9 @@ def read_checkpoint(path):
             head = json.loads(str(file["head"]))
             earlier = head["format"] == EARLIER_FORMAT
             if head["format"] != FORMAT and not earlier:
+                made_by = one_line(head["format"])
                 raise InputError(
-                    f"{path} was made by a different version of this program ({head['format']})"
+                    f"{path} was made by a different version of this program ({made_by})"
                 )
             state = {name: file[f"memory_{name}"] for name in head["memory"]}
             position = Position(head["scale"], head["step"], file["image"], state)

@@ -14,7 +14,7 @@ from pathlib import Path
 from fast.strips import get_threads
 from style.checkpoint import write_checkpoint
 from style.page import write_html
-from style.plan import check_memory
+from style.plan import PAIRS, fit_memory
 from style.report import FRAME_SIDE, plot_losses, write_animation, write_contact_sheet
 from style.settings import DEFAULTS, command_line, without_folders
 from support.command import InputError
@@ -28,6 +28,7 @@ FRAMES = 40  # about so many in an animation, unless --save-every says otherwise
 MOST_FRAMES = 200  # whatever it says: they are kept in memory and in checkpoints
 MUCH_MEMORY = 2e9  # bytes; a run that needs more is announced
 HINT_AFTER = 3  # steps; the first one is slower than the others
+LONG = 300  # seconds; the time of a longer run is said
 
 
 class Journal:
@@ -92,8 +93,8 @@ class Journal:
             self.latest = step
             self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
             self._show(step)
-            if self.larger and len(self.losses) == len(self.resumed.losses) + HINT_AFTER:
-                self._suggest_larger(step)
+            if len(self.losses) == len(self.resumed.losses) + HINT_AFTER:
+                self._say_times(step)
             self._save_on_the_way(step)
             self._save_checkpoint_if_due(step)
         else:  # the start
@@ -123,16 +124,20 @@ class Journal:
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(self.scales[step.position.scale].work)
 
-    def _suggest_larger(self, step):
+    def _say_times(self, step):
         recent = [losses["seconds"] for losses in self.losses[1 - HINT_AFTER :]]
         per_work = sum(recent) / len(recent) / self.scales[step.position.scale].work
-        last = self.larger[-1]
-        # each size begins with the targets and a first evaluation, about two steps
-        seconds = per_work * sum(scale.work * (scale.steps + 2) for scale in self.larger)
-        self.bar.write(
-            f"{self.files.content[0]} is larger: --size {max(last.width, last.height)} paints "
-            f"{last.width}x{last.height} in about {format_seconds(seconds)}"
-        )
+        seconds = per_work * (self.bar.total - self.bar.n)
+        if seconds > LONG:
+            self.bar.write(f"this will take about {format_seconds(seconds)}")
+        if self.larger:
+            last = self.larger[-1]
+            # each size begins with the targets and a first evaluation, about two steps
+            seconds = per_work * sum(scale.work * (scale.steps + 2) for scale in self.larger)
+            self.bar.write(
+                f"{self.files.content[0]} is larger: --size {max(last.width, last.height)} paints "
+                f"{last.width}x{last.height} in about {format_seconds(seconds)}"
+            )
 
     def _save_on_the_way(self, step):
         done = len(self.losses)
@@ -197,8 +202,11 @@ class Journal:
         raise InputError(f"at step {len(self.losses) + 1} {reason}") from error
 
 
-def announce(content, scales, channels, files, settings):
-    """Print the sizes to work at; raise `InputError` if there is not enough memory for them."""
+def announce(content, scales, layers, files, settings):
+    """Print the sizes to work at; return the settings with what fits into memory for them.
+
+    A resumed run keeps what it began with. `InputError` if nothing fits.
+    """
     *coarser, last = scales
     notes = [f"size: {last.width}x{last.height}"]
     if max(content.shape[:2]) > settings.size:
@@ -208,10 +216,17 @@ def announce(content, scales, channels, files, settings):
     if coarser:
         notes.append("by way of " + " and ".join(f"{s.width}x{s.height}" for s in coarser))
     print(", ".join(notes))
-    pixels = max(h * w for h, w in [(last.height, last.width), *last.style_sizes])
-    needed = check_memory(max(last.height, last.width), pixels, channels, settings.optimizer)
-    if needed > MUCH_MEMORY:
-        print(f"memory: about {format_bytes(needed)}")
+    fitted, needed = fit_memory(settings, last, layers, choose=not files.resume)
+    if needed > MUCH_MEMORY or fitted != settings:
+        notes = [f"memory: about {format_bytes(needed)}"]
+        if fitted.tile != settings.tile:
+            notes.append(f"in tiles of {fitted.tile} pixels")
+        if fitted.optimizer != settings.optimizer:
+            notes.append("by adam, as the memory of lbfgs does not fit")
+        elif fitted.pairs != settings.pairs:
+            notes.append(f"with {fitted.pairs} of {PAIRS} pairs of lbfgs")
+        print(", ".join(notes))
+    return fitted
 
 
 def write_reports(journal, settings, content, styles, result, seconds):

@@ -10,10 +10,11 @@ from collections import Counter
 import numpy as np
 
 from fast.losses import content_loss, gram, style_loss
+from fast.strips import single_threaded_blas
 from fast.tiles import cut
+from style.plan import TILES
 from style.settings import depth
 
-TILE = 1024  # pixels: the side of the largest square that is computed at once by default
 TINY = 1e-30  # against division by 0
 
 
@@ -99,6 +100,7 @@ class Objective:
             for name, share in shares(style_layers).items()
         }
 
+    @single_threaded_blas()  # once a step, not again for each of its hundred array operations
     def __call__(self, image):
         """Return the losses of an image (1, 3, H, W) and their gradient with respect to it.
 
@@ -195,7 +197,7 @@ def features_of(network, image, tile, wanted, keep=False):
 def tiles_of(network, image, settings):
     """Return the tiles of an image, of the size that the settings say."""
     reach = network.reach(wanted_layers(settings))
-    return cut(*image.shape[2:], settings.tile or TILE, *reach)
+    return cut(*image.shape[2:], settings.tile or TILES[0], *reach)
 
 
 def wanted_layers(settings):

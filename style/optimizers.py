@@ -3,10 +3,9 @@
 import numpy as np
 
 from layers3 import AdamOptimizer
-from style.plan import Position
+from style.plan import PAIRS, Position
 
 # Constants of `lbfgs`.
-PAIRS = 10  # steps that it remembers
 TRIALS = 20  # lengths that its line search tries
 DECREASE = 1e-4  # share of the predicted decrease that a step must reach
 CURVATURE = 1e-6  # least cosine between s and y
@@ -22,7 +21,7 @@ def adam(objective, position, steps, bounds, emit, learning_rate):
     Parameters
     ----------
     objective : callable
-        An `Objective`: returns the losses of an image and their gradient.
+        An `Objective`: returns the losses of an image and their gradient, a new array.
     position : Position
         Where to start.
     steps : int
@@ -40,17 +39,18 @@ def adam(objective, position, steps, bounds, emit, learning_rate):
     """
     scale, done, image, state = position
     optimizer = AdamOptimizer(learning_rate, image.shape)
-    if done:
-        optimizer.step, optimizer.mt, optimizer.vt = done, state["m"], state["v"]
+    zeros = np.zeros_like(image)  # its own are in double precision
+    optimizer.step, optimizer.mt, optimizer.vt = done, state.get("m", zeros), state.get("v", zeros)
     for step in range(done, steps):
         losses, gradient = objective(image)
         optimizer.lr = learning_rate * (1 + np.cos(np.pi * step / steps)) / 2
-        image = np.clip(optimizer.update(image, gradient), *bounds)
+        image = optimizer.update(image, gradient)
+        np.clip(image, *bounds, out=image)
         emit(Position(scale, step + 1, image, {"m": optimizer.mt, "v": optimizer.vt}), losses)
     return image
 
 
-def lbfgs(objective, position, steps, bounds, emit):
+def lbfgs(objective, position, steps, bounds, emit, most=PAIRS):
     """Minimise by L-BFGS, the optimiser of the original paper; interface of `adam`.
 
     Newton's method steps from x to x - H g, where g is the gradient and H the inverse of the matrix
@@ -69,8 +69,8 @@ def lbfgs(objective, position, steps, bounds, emit):
 
     Notes
     -----
-    The `optimizer_state` has the keys "s" and "y": at most `PAIRS` arrays of the image's shape
-    each, oldest first. A list, because stacking them would copy them all at every step. All later
+    The `optimizer_state` has the keys "s" and "y": at most `most` arrays of the image's shape each,
+    oldest first. A list, because stacking them would copy them all at every step. All later
     steps follow from them and the image: a resumed run is the same to the last bit.
 
     References
@@ -81,13 +81,15 @@ def lbfgs(objective, position, steps, bounds, emit):
     scale, done, image, state = position
     pairs = []
     for s, y in zip(state.get("s", ()), state.get("y", ()), strict=True):
-        pairs = with_pair(pairs, s, y)
+        pairs = with_pair(pairs, s, y, most)
     image = np.array(image, order="C")  # one memory order, so that sums are the same to the bit
     losses, gradient = objective(image)
-    gradient = np.array(gradient, order="C")  # a copy: the network reuses its buffers
+    gradient = np.ascontiguousarray(gradient)
     while done < steps:
         free = ((image > bounds[0]) | (gradient < 0)) & ((image < bounds[1]) | (gradient > 0))
-        direction = free * -newton_direction(free * gradient, pairs)
+        direction = newton_direction(free * gradient, pairs)
+        direction *= free
+        np.negative(direction, out=direction)
         found = line_search(objective, image, losses, gradient, direction, bounds)
         if found is None:
             if not pairs:
@@ -95,7 +97,7 @@ def lbfgs(objective, position, steps, bounds, emit):
             pairs = []
             continue
         new_image, losses, new_gradient = found
-        pairs = with_pair(pairs, new_image - image, new_gradient - gradient)
+        pairs = with_pair(pairs, new_image - image, new_gradient - gradient, most)
         image, gradient = new_image, new_gradient
         done += 1
         state = {"s": [s for s, _, _ in pairs], "y": [y for _, y, _ in pairs]}
@@ -124,26 +126,27 @@ def newton_direction(gradient, pairs):
     """
     if not pairs:
         return gradient / max(np.mean(np.abs(gradient)), TINY)
-    q, alphas = gradient, []
+    q, alphas = gradient.copy(), []
     for s, y, curvature in reversed(pairs):
         alphas.insert(0, dot(s, q) / curvature)
-        q = q - alphas[0] * y
+        q -= alphas[0] * y
     _, y, curvature = pairs[-1]
-    r = curvature / dot(y, y) * q
+    q *= curvature / dot(y, y)
+    r = q  # in the same memory
     for (s, y, curvature), alpha in zip(pairs, alphas, strict=True):
         r += (alpha - dot(y, r) / curvature) * s
     return r
 
 
-def with_pair(pairs, s, y):
-    """Return the newest `PAIRS` of `pairs` and s, y.
+def with_pair(pairs, s, y, most=PAIRS):
+    """Return the newest `most` of `pairs` and s, y.
 
     Only pairs with s . y clearly above 0 count: they keep H positive definite, and -H g then is a
     descent direction.
     """
     curvature = dot(s, y)
     if curvature > CURVATURE * np.sqrt(dot(s, s) * dot(y, y)) > 0:
-        pairs = [*pairs, (s, y, curvature)][-PAIRS:]
+        pairs = [*pairs, (s, y, curvature)][-most:]
     return pairs
 
 
@@ -156,13 +159,15 @@ def line_search(objective, image, losses, gradient, direction, bounds):
     """
     loss = sum(losses.values())
     for halvings in range(TRIALS):
-        new_image = np.clip(image + 0.5**halvings * direction, *bounds)
+        new_image = 0.5**halvings * direction
+        new_image += image
+        np.clip(new_image, *bounds, out=new_image)
         predicted = dot(gradient, new_image - image)
         if predicted >= 0:  # no descent direction, or too short to move any pixel
             return None
         new_losses, new_gradient = objective(new_image)
         if sum(new_losses.values()) - loss <= DECREASE * predicted:
-            return new_image, new_losses, np.array(new_gradient, order="C")
+            return new_image, new_losses, np.ascontiguousarray(new_gradient)
     return None
 
 

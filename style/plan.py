@@ -4,7 +4,9 @@ A picture is optimised from coarse to fine. At a small size a large stroke is a 
 strokes and composition are found quickly; each size starts from the enlarged result of the last.
 """
 
+from bisect import bisect_left
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,10 @@ COARSEST = 190
 SAFETY = 1.25  # not all memory that is free can be used: it is allocated in large blocks
 OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
 SMALL = 32  # pixels a side; smaller results are useless
+TILES = (1024, 512, 256)  # pixels: sides of the tiles to choose from (`fast/tiles.py`)
+TILED = 1.7  # a pixel in tiles takes so many times as long: a second forward pass, and margins
+PAIRS = 10  # steps that L-BFGS remembers, if memory allows
+LEAST_PAIRS = 3  # with fewer, Adam is better
 
 
 class Scale(NamedTuple):
@@ -42,7 +48,8 @@ class Scale(NamedTuple):
     @property
     def work(self):
         """How long a step takes, in a unit that depends on the machine and the settings."""
-        return self.width * self.height + OVERHEAD
+        pixels = self.width * self.height
+        return pixels * (TILED if pixels > TILES[0] ** 2 else 1) + OVERHEAD
 
 
 class Position(NamedTuple):
@@ -146,31 +153,60 @@ def least_side(settings):
     return max(12 if settings.weights in MADE_FILTERS else 8, 2 * 2**pools)
 
 
-def style_transfer_bytes(pixels, channels, optimizer):
-    """Estimate how many bytes style transfer takes besides pictures and weights.
+def style_transfer_bytes(scale, layers, settings):
+    """Estimate how many bytes style transfer takes at a scale, besides pictures and weights.
 
-    Fitted to the "peak_memory_bytes" of ``style_transfer_cpu.py --scales 1 --report FILE.json`` at
-    sizes from 256 to 1536, with networks of 64 and 4 channels. With the default layers the estimate
-    is within a tenth of the measured values; with shallow layers only it is too high. `pixels` are
-    those of the largest picture that the network sees, `channels` those of its first layer.
+    Fitted to the peak memory in the reports (`--report FILE.json`) of runs at sizes from 256 to
+    4096 pixels, with networks of 64 and of 4 channels. `layers` are those in use, by name. If they
+    are shallow, the estimate is too high.
     """
-    width = channels / 64
-    filters = 620e6 * width**2  # plain and transformed, forward and backward
-    features = 1900 * width  # a pixel: buffers, masks and targets of the layers
-    optimisation = {"lbfgs": 420, "adam": 180}[optimizer]  # a pixel: ten pairs of L-BFGS are 240
-    return int(filters + pixels * (features + optimisation))
+    convolutions = [layer for layer in layers.values() if layer.kind == "convolution"]
+    channels = convolutions[0].channel_out
+    filters = sum(36 * layer.channel_in * layer.channel_out for layer in convolutions)
+    pixels, style_pixels = scale.height * scale.width, sum(h * w for h, w in scale.style_sizes)
+    at_once = min(max(pixels, style_pixels), (settings.tile or TILES[0]) ** 2)
+    targets = 0  # bytes a pixel of the content's features
+    for block, is_pool, _ in map(depth, settings.used_layers()[0]):
+        targets += 4 * channels * min(2 ** (block - 1), 8) / 4 ** (block - 1 + is_pool)
+    # images, gradients, the optimiser's memory: bytes a pixel
+    memory = 170 if settings.optimizer == "adam" else 120 + 24 * (settings.pairs or PAIRS)
+    return int(
+        12 * filters  # transformed, forward and backward
+        + 18 * channels * at_once  # features, masks and gradients of a tile
+        + (memory + targets) * pixels
+        + 16 * style_pixels
+    )
 
 
-def check_memory(size, pixels, channels, optimizer):
-    """Return the bytes that a run needs; raise `InputError` if there are not so many.
+def fit_memory(settings, scale, layers, choose=True):
+    """Return the settings with what fits into memory at the last scale, and the bytes it needs.
 
-    `size` is the longest side of the result, the others are those of `style_transfer_bytes`.
+    Where the defaults, tiles of 1024 pixels and ten pairs of L-BFGS, do not fit and `settings` do
+    not say them, smaller tiles are tried, then fewer pairs, then Adam. `InputError` if nothing
+    fits, or if `choose` is False and the settings as they are do not.
     """
-    needed, available = style_transfer_bytes(pixels, channels, optimizer), available_bytes()
-    if available is None or SAFETY * needed <= available:
-        return needed
-    fixed = style_transfer_bytes(0, channels, optimizer)
-    largest = int(size * (max(0, available / SAFETY - fixed) / (needed - fixed)) ** 0.5)
+    available = available_bytes()
+    room = inf if available is None else available / SAFETY
+    choices = [settings]
+    if choose and settings.tile is None:
+        choices += [replace(settings, tile=tile) for tile in TILES[1:]]
+    if choose and settings.optimizer == "lbfgs" and settings.pairs is None:
+        fewer = range(PAIRS - 1, LEAST_PAIRS - 1, -1)
+        choices += [replace(choices[-1], pairs=pairs) for pairs in fewer]
+        choices.append(replace(choices[-1], pairs=None, optimizer="adam"))
+    for choice in choices:
+        needed = style_transfer_bytes(scale, layers, choice)
+        if needed <= room:
+            return choice, needed
+
+    def is_too_large(side):
+        share = side / size
+        styles = [(share * h, share * w) for h, w in scale.style_sizes]
+        smaller = Scale(share * scale.height, share * scale.width, styles)
+        return style_transfer_bytes(smaller, layers, choice) > room
+
+    size = max(scale.height, scale.width)
+    largest = bisect_left(range(size), True, key=is_too_large) - 1
     advice = f"the largest that fits is --size {largest}"
     if largest < SMALL:
         advice = "no size fits; close other programs or raise the memory limit"

@@ -176,13 +176,14 @@ class Settings:
     scales: int | None = option(None, bounded(int, least=1, most=16), WORK, "N",
         "sizes to work at, each twice the last (default: from about 200 pixels up; 1 with --init "
         "FILE)")
-    optimizer: str = option("lbfgs", one_of("lbfgs", "adam"), WORK, "{lbfgs,adam}",
-        "(default: {default})")
+    optimizer: str = option("lbfgs", one_of("lbfgs", "adam"), WORK, "HOW",
+        "lbfgs or adam (default: {default})")
+    pairs: int | None = option(None, bounded(int, least=1, most=100), WORK, "N",
+        "steps lbfgs remembers (default: 10, if they fit)")
     learning_rate: float = option(1.0, bounded(float, above=0, most=255), WORK, "LEVELS",
         "longest step of adam (default: {default})")
     tile: int | None = option(None, tile, WORK, "PIXELS",
-        "tiles of so many pixels a side need less memory and more time, for the same picture "
-        "(default: auto)")
+        "side of the tiles in which larger pictures are computed (default: auto)")
     weights: str | None = loose_option(None, name_or_path(*FILTERS), WORK, "WHAT",
         "trained (see --download), kmeans (learnt from the pictures), random, or a file (default: "
         f"{FILE_NAME} if here, else trained, else kmeans)")

@@ -25,9 +25,10 @@ class InputError(ValueError):
     """
 
 
-def one_line(error):
-    """Return the text of an exception as one line, or its type if it has no text."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(reason):
+    """Return the text of an exception, or any other, as one line of at most 200 characters."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,7 +67,10 @@ def as_path(text):
     elif not text:
         reason = "the name is empty; give the name of a file"
     else:
-        return Path(text).expanduser()
+        try:
+            return Path(text).expanduser()
+        except RuntimeError:
+            reason = f"there is no user folder {text}; give the name of a file"
     raise argparse.ArgumentTypeError(reason)
 
 

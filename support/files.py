@@ -57,15 +57,18 @@ def check_output(path):
     Call it before the long work whose result will be written to `path`. Return the path of the
     file that will be replaced or created, with links followed.
     """
+    mode, target = None, Path(path).absolute()
     try:
         mode = _mode(path)
-    except (FileNotFoundError, NotADirectoryError):
-        mode = None
+        target = Path(os.path.realpath(path))
+    except FileNotFoundError:
+        target = Path(os.path.realpath(path))
+    except NotADirectoryError:
+        pass  # reported below; `realpath` would take "file/../x" for "x"
     except OSError as error:  # for example, the name is too long
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{path} is {_kind(path)}; give the name of a file")
-    target = Path(os.path.realpath(path))
     folder = target.parent
     while not os.path.exists(folder):  # it will be created
         folder = folder.parent
@@ -153,7 +156,7 @@ def write_csv(path, rows):
 def _mode(path):
     """Return what the system says of a file: a folder, a device, its permissions."""
     try:
-        return os.stat(path).st_mode
+        return os.stat(Path(path)).st_mode  # `Path` drops a "/" at the end
     except ValueError:  # a zero byte, or characters that are no text
         raise OSError(errno.EINVAL, "no file can have this name") from None
 
@@ -167,7 +170,7 @@ def _kind(path):
 def _identity(path):
     """Return what all names of one file have in common, different spellings and links."""
     try:
-        status = os.stat(path)
+        status = os.stat(Path(path))
         return status.st_dev, status.st_ino
     except OSError:  # it does not exist
         return os.path.realpath(path)

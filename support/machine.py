@@ -100,11 +100,13 @@ def format_bytes(number):
 
 
 def format_seconds(seconds):
-    """Return a time for people to read, '12.3 s' or '4 min 10 s'."""
+    """Return a time for people to read, '12.3 s', '4 min 10 s' or '2 h 5 min'."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s"
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def library_versions(*names):

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 
-from support.command import InputError
+from support.command import InputError, one_line
 from support.downloads import download_verified
 from support.files import input_file
 from support.matlab import HEADER, read_variables
@@ -122,7 +122,7 @@ def _load_variables(file, most_layers):
     try:
         return read_variables(file, names, most_layers)
     except (ValueError, zlib.error, struct.error) as error:
-        raise _FormatError(f"is damaged or cut short ({error})") from error
+        raise _FormatError(f"is damaged or cut short ({one_line(error)})") from error
 
 
 def _network(variables, tables):

@@ -215,6 +215,8 @@ class _Reader:
             raise ValueError(f"it has an element of type {kind} in place of a text")
         byte_order = {"<": "-le", ">": "-be"}[self.order] if TEXTS[kind][-1] in "62" else ""
         text = data.decode(TEXTS[kind] + byte_order)
+        if shape[0] > min(MOST_ELEMENTS, max(1, len(text))):
+            raise ValueError(f"it has a text of {len(text):,} characters in {shape[0]:,} rows")
         return text if shape[0] <= 1 else [text[row :: shape[0]] for row in range(shape[0])]
 
     def numbers(self, end, shape, dtype):

@@ -296,10 +296,10 @@ def test_a_frozen_layer_transforms_its_filters_once(monkeypatch):
 
 
 def test_a_frozen_deep_layer_has_one_form_for_both_directions(monkeypatch):
-    monkeypatch.setattr(winograd, "DEEP", 16 * 20)
+    monkeypatch.setattr(winograd, "TWO_WAY", 16 * 20)
     layer = conv_layer(np.random.default_rng(119), 3, 20, 16, 1, 1)
     layer.freeze()
-    x = Padded(np.ones((1, 20, 20, 20)), 1)
+    x = Padded(np.ones((1, 80, 80, 20)), 1)
     forward, flipped = layer.prepared(x), layer.prepared(x, flipped=True)
     assert forward.matrices is flipped.matrices
     assert (forward.flipped, forward.channel_out) == (False, 16)
@@ -531,7 +531,7 @@ def test_init_param_repeats_with_a_seed():
     assert not np.array_equal(draw(rng=generator), draw(rng=generator))  # its state has changed
 
 
-@pytest.mark.parametrize("std", ["xavier", -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("std", ["glorot", -1.0, float("nan"), float("inf")])
 def test_init_param_refuses(std):
     with pytest.raises(ValueError, match="std"):
         ConvolutionalLayer(3, 2, 4, 1, 1).init_param(std)
@@ -753,6 +753,8 @@ def test_convolution_out_of_order(route):
         getattr(layer, f"forward_{route}")(np.ones((1, 2, 5, 6)))
     with pytest.raises(RuntimeError, match=r"init_param|load_param"):
         layer.save_param()
+    with pytest.raises(RuntimeError, match="backward"):
+        layer.get_gradient()
     layer.init_param(rng=0)
     with pytest.raises(RuntimeError, match="forward"):
         getattr(layer, f"backward_{route}")(np.ones((1, 4, 5, 6)))

@@ -72,6 +72,7 @@ def test_paths_that_cannot_be_written(tmp_path):
     for path, message in (
         (tmp_path, f"{tmp_path} is a folder; give the name of a file"),
         (file / "a.txt", f"{file} is not a folder that can be written to"),
+        (file / ".." / "a.txt", f"{file} is not a folder that can be written to"),
         (file / "new" / "a.txt", f"{file} is not a folder that can be written to"),
         (tmp_path / ("n" * 300), "File name too long"),
         (tmp_path / ("n" * 300) / "a.txt", "File name too long"),
@@ -176,7 +177,8 @@ def test_every_spelling_of_an_input_is_found(tmp_path, monkeypatch):
     Path("link").symlink_to("in")
     Path("linked").symlink_to("folder")
     os.link("in", "hard")
-    for output in ("in", "./in", "folder/../in", tmp_path / "in", "link", "hard", "linked/../in"):
+    spellings = ("in", "in/", "hard/.", "./in", "folder/../in", "link", "hard", "linked/../in")
+    for output in (*spellings, tmp_path / "in"):
         with pytest.raises(InputError, match="would overwrite a file that is read"):
             check_outputs([output], ["absent", "a\0b", "in"])
     for first, second in (("a", "./a"), ("new/a", "new/x/../a"), ("linked/a", "folder/a")):

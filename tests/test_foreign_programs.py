@@ -141,7 +141,7 @@ def test_a_subclass_that_reads_integers(mnist_dir):
         mlp.build_model()
         mlp.init_model()
         mlp.train()
-        results.append(mlp.epoch_losses)
+        results.append([entry["loss"] for entry in mlp.history])
     assert mlp.evaluate() > 0.8
     assert results[0] == results[1] != results[2]
 

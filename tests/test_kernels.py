@@ -36,6 +36,7 @@ def strips(request, monkeypatch):
     if request.param == "together":
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 5)
+        monkeypatch.setattr(winograd, "TWO_WAY", 0)
     return request.param
 
 
@@ -77,6 +78,7 @@ def test_winograd_against_pytorch_in_random_geometries(algorithm, monkeypatch):
     rng = np.random.default_rng(31)
     for number in range(40):
         monkeypatch.setattr(winograd, "DEEP", number % 2 * 10**9)
+        monkeypatch.setattr(winograd, "TWO_WAY", number % 3 * 10**9)
         N, cin, cout, H, W = rng.integers(1, [4, 40, 40, 40, 40], endpoint=True)
         padding = int(rng.integers(max(0, (4 - min(H, W)) // 2), 3, endpoint=True))
         layer = ConvolutionalLayer(3, cin, cout, padding, 1, algorithm=algorithm)
@@ -135,6 +137,7 @@ def test_results_are_the_same_bits_for_any_number_of_threads(kind, deep, monkeyp
     if deep:
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 8)
+        monkeypatch.setattr(winograd, "TWO_WAY", 0)
     monkeypatch.setattr(winograd, "STRIP_TILES", 3)
     rng = np.random.default_rng(107)
     x = rng.standard_normal((2, 16, 21, 26)).astype(np.float32)
@@ -353,3 +356,43 @@ def test_an_output_takes_no_more_than_whole_tiles(algorithm, size):
     while output.base is not None:
         output = output.base
     assert output.shape == (2, *size, 5)
+
+
+@pytest.mark.parametrize("tile", [4, 6])
+@pytest.mark.parametrize("channels", [16, 64, 512])
+@pytest.mark.parametrize("size", [(7, 9), (40, 60), (133, 200), (9, 900), (900, 9)])
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_winograds_strips_suit_the_cache_and_the_threads(pictures, size, channels, tile):
+    strips = winograd._strips_of_tiles(pictures, size, channels, tile)
+    rows, columns = (-(-length // tile) for length in size)
+    taken = np.zeros((pictures, rows, columns), int)
+    for n, r0, r1, t0, t1 in strips:
+        taken[n, r0:r1, t0:t1] += 1
+        assert (r1 - r0) * (t1 - t0) <= winograd.STRIP_TILES
+        repacked = (tile * (t1 - t0) + 2) * channels * (tile + 2) ** 2 > winograd.SMALL_PRODUCT
+        assert not repacked or t1 - t0 == 1
+    assert (taken == 1).all()
+    fewest = max(2, pictures * rows * columns / winograd.STRIP_TILES)
+    assert 2 <= len(strips) <= 10 * fewest
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [((64, 64), 1), ((128, 128), 1), ((256, 256), 4)])
+def test_winograds_filters_are_in_as_few_blocks_as_small_products_need(channels, blocks):
+    U = winograd.prepare(np.ones((channels[0], 3, 3, channels[1]), np.float32), 4)
+    assert U.shape[-3:] == (blocks, channels[0], channels[1] // blocks)
+    if channels[0] * channels[1] < winograd.DEEP:
+        assert winograd.STRIP_TILES * channels[0] * channels[1] / blocks <= winograd.SMALL_PRODUCT
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_no_strip_is_computed_twice(algorithm, monkeypatch):
+    def once(function, strips):
+        strips = list(strips)
+        assert len({repr(s[-2:] if len(s) == 3 else s) for s in strips}) == len(strips)
+        threads.run_strips(function, strips)
+
+    module = convolution.ALGORITHMS[algorithm]
+    monkeypatch.setattr(module, "run_strips", once)
+    layer = conv_layer(np.random.default_rng(6), 3, 40, 40, 1, 1)
+    layer.algorithm = algorithm
+    layer.backward(layer.forward(np.ones((1, 40, 60, 40))))

@@ -175,7 +175,7 @@ def test_init_param():
     assert layer.weight.std() == pytest.approx(np.sqrt(2 / 300), rel=0.02)
     layer.init_param(0)
     np.testing.assert_array_equal(layer.weight, np.zeros((300, 200)))
-    for std in ("xavier", -1, np.nan):
+    for std in ("glorot", -1, np.nan):
         with pytest.raises(ValueError, match="std"):
             layer.init_param(std)
 

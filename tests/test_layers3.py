@@ -323,6 +323,11 @@ def test_losses_refuse_types(loss_class, direction):
 # ---------------------------------------------------------------- Adam
 
 
+def test_the_style_loss_has_no_matrices_before_a_call():
+    layer = StyleLossLayer()
+    assert layer.gram_input is layer.gram_style is layer.div is None
+
+
 def test_adam_starts_at_nothing():
     optimizer = AdamOptimizer(0.5, (2, 3))
     assert optimizer.lr == 0.5

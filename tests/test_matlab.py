@@ -161,6 +161,7 @@ NUMBER = array(6, (1, 1), element(2, b"\1"))
     (array(4, (1, 1), element(9, bytes(8))), "in place of a text"),
     (array(4, (1, 1), element(16, b"\xff")), "decode"),
     (array(4, (1, 1), element(18, b"\xff\xff\xff\xff")), "decode"),
+    (array(4, (2**31 - 1, 0), element(16, b"")), "0 characters in 2,147,483,647 rows"),
     (array(1, (1, 1), element(2, b"\1")), "in place of an array"),
     (element(9, bytes(8)), "in place of a variable"),
     (NUMBER + NUMBER, "twice"),

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 import mnist_mlp_cpu
-from mnist_mlp_cpu import MNIST_DIR, MNIST_MLP, main, read_parameters, shift_pictures
+from mnist_mlp_cpu import (
+    MNIST_DIR,
+    MNIST_MLP,
+    RECIPES,
+    main,
+    read_parameters,
+    shift_pictures,
+    training_options,
+)
 from support.command import InputError
 from support.digits import draw_digits, make_synthetic_mnist
 from support.mnist import (
@@ -377,11 +385,12 @@ def recorded_batches(mlp):
 
 
 def test_training_uses_every_row_once_per_epoch(mnist_dir):
-    mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, anneal=True, standardize=True)
+    mlp = small_mlp(mnist_dir, batch_size=700, max_epoch=2, lr=0.6, lr_schedule="cosine")
     everything = mlp.train_data.copy()
     batches = recorded_batches(mlp)
     assert [len(labels) for _, labels, _, _ in batches] == [700, 700, 130] * 2
-    np.testing.assert_allclose([lr for _, _, lr, _ in batches], [0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    rates = [0.3 * (1 + np.cos(np.pi * i / 6)) for i in range(6)]
+    np.testing.assert_allclose([lr for _, _, lr, _ in batches], rates)
     orders = []
     for epoch in (batches[:3], batches[3:]):
         images, labels = (np.concatenate([batch[i] for batch in epoch]) for i in (0, 1))
@@ -392,8 +401,10 @@ def test_training_uses_every_row_once_per_epoch(mnist_dir):
     assert not np.array_equal(orders[0], everything)
     assert not np.array_equal(orders[0], orders[1])
     losses = np.array([loss for *_, loss in batches]).reshape(2, 3)
-    assert mlp.epoch_losses == pytest.approx(np.average(losses, axis=1, weights=[700, 700, 130]))
-    assert len(mlp.epoch_seconds) == 2
+    means = [entry["loss"] for entry in mlp.history]
+    assert means == pytest.approx(np.average(losses, axis=1, weights=[700, 700, 130]))
+    assert [entry["number"] for entry in mlp.history] == [1, 2]
+    assert all(entry["seconds"] > 0 for entry in mlp.history)
 
 
 def test_training_shifts_the_pictures(mnist_dir):
@@ -408,21 +419,23 @@ def test_training_learns_and_repeats(mnist_dir):
     runs = []
     for _ in range(2):
         mlp = small_mlp(
-            mnist_dir, batch_size=20, max_epoch=6, lr=0.1, standardize=True, max_shift=1
-        )
+            mnist_dir, batch_size=20, max_epoch=6, lr=0.1, standardize=True, init="he",
+            max_shift=1,
+        )  # fmt: skip
         assert mlp.evaluate() < 0.3
         mlp.train()
         runs.append(mlp)
     assert runs[0].evaluate() > 0.7
-    assert runs[0].epoch_losses[0] > runs[0].epoch_losses[-1]
-    assert runs[0].epoch_losses == runs[1].epoch_losses
+    losses = [[entry["loss"] for entry in mlp.history] for mlp in runs]
+    assert losses[0][0] > losses[0][-1]
+    assert losses[0] == losses[1]
     for one, other in zip(runs[0].update_layer_list, runs[1].update_layer_list, strict=True):
         np.testing.assert_array_equal(one.weight, other.weight)
     constant = small_mlp(mnist_dir, lr=0.1, max_epoch=2)
     assert {lr for _, _, lr, _ in recorded_batches(constant)} == {0.1}
     constant.max_epoch = 0
     constant.train()
-    assert constant.epoch_losses == constant.epoch_seconds == []
+    assert constant.history == []
 
 
 def test_evaluate_counts_the_last_rows(mnist_dir):
@@ -443,7 +456,7 @@ def test_a_learning_rate_that_is_too_high(mnist_dir):
 
 @pytest.mark.skipif(find_mnist(MNIST_DIR) is None, reason="mnist_data/ does not hold MNIST")
 def test_accuracy_on_mnist():
-    mlp = MNIST_MLP(100, 784, 64, 32, lr=0.2, seed=0, **mnist_mlp_cpu.RECIPE)
+    mlp = MNIST_MLP(hidden1=64, hidden2=32, standardize=True, **training_options(max_epoch=1))
     mlp.load_data()
     mlp.build_model()
     mlp.init_model()
@@ -478,8 +491,8 @@ def test_shift_pictures():
 
 
 def test_build_mnist_mlp(mnist_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist_mlp_cpu, "EPOCHS", 2)
-    monkeypatch.setattr(mnist_mlp_cpu, "HIDDEN", (20, 15))
+    recipe = {**RECIPES["mlp"], "epochs": 2, "hidden": (20, 15)}
+    monkeypatch.setitem(RECIPES, "mlp", recipe)
     mlp = mnist_mlp_cpu.build_mnist_mlp(data_dir=mnist_dir)
     assert mlp.test_data.shape == (305, 785)
     assert mlp.batch_size == 100
@@ -563,7 +576,7 @@ def test_parameters_that_are_not_a_network(tmp_path, change, defect, hidden):
     arrays = good_parameters() | change
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InputError, match=defect) as caught:
-        mnist_mlp_cpu.make_network(hidden, path)
+        mnist_mlp_cpu.make_network(path, hidden=hidden)
     assert str(path) in str(caught.value)
 
 
@@ -626,14 +639,16 @@ def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
     assert done.stdout.count("epoch ") == 4
     assert "batch/s" in done.stderr
     assert "epoch 4/4: 100%" in done.stderr
-    assert "loss=" in done.stderr  # of the 100th batch
+    assert "batch/s, loss " in done.stderr  # so far in the epoch, at the 100th batch
     content = json.loads(report.read_text("utf-8"))
     assert content["data_source"] == "mnist"
     assert content["hyper_parameters"]["hidden"] == [24, 16]
     assert content["hyper_parameters"]["lr"] == 0.2
     assert content["hyper_parameters"]["seed"] == 3
-    assert len(content["loss_per_epoch"]) == len(content["seconds_per_epoch"]) == 4
-    assert content["loss_per_epoch"][-1] < content["loss_per_epoch"][0]
+    history = content["history"]
+    assert [entry["number"] for entry in history] == [1, 2, 3, 4]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["test_accuracy"] == content["test_accuracy"]
     assert content["test_accuracy"] > 0.8
     assert content["train_accuracy"] > 0.8
     assert f"accuracy {content['test_accuracy']:.2%} on the test digits" in done.stdout
@@ -803,6 +818,11 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
         ([*data, "--load", str(tmp_path / "p.npz"), "--hidden", "4", "9"], "different network"),
         (["--data-dir", str(tmp_path / "part")], "only a part of MNIST"),
         ([*data, "--report", f"{mnist_dir}/../{mnist_dir.name}/{NAMES[0]}"], "would overwrite"),
+        (["--hidden", "3"], "--hidden needs 2 for --model mlp, got 1"),
+        (["--hidden", "3", "4", "--model", "cnn"], "--hidden needs 1 for --model cnn, got 2"),
+        ([*data, "--batch-norm"], "--batch-norm needs --model cnn"),
+        ([*data, "--load", str(tmp_path / "p.npz"), "--model", "cnn"], "different network"),
+        ([*data, "--figures", inside_file], "cannot write"),
         ([*data, "--save", "p.npz", "--report", str(tmp_path / "p.npz")], "two outputs"),
         ([*data, "--load", "p.npz", "--report", str(tmp_path / "p.npz")], "would overwrite"),
         (["--data-dir", inside_file], "holds no MNIST"),
@@ -816,7 +836,6 @@ def test_the_errors_of_the_command(mnist_dir, tmp_path, capsys, monkeypatch):
     for options, words in (
         (["--epochs", "-1"], "of at least 0"),
         (["--batch-size", "0"], "of at least 1"),
-        (["--hidden", "3"], "2 arguments"),
         (["--hidden", "3", "0"], "of at least 1"),
         (["--lr", "nan"], "greater than 0"),
         (["--lr", "fast"], "expected a finite number greater than 0"),

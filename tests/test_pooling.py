@@ -8,6 +8,7 @@ from helpers.layer_checks import DTYPES, KINDS, ROUTES, says
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import layers2
 from fast import strips as threads
 from layers2 import AveragePoolingLayer, MaxPoolingLayer
 
@@ -396,3 +397,19 @@ def test_pooling_refuses_top_diffs_of_a_different_shape(pool_class, route, shape
 def test_pooling_backward_needs_forward(pool_class, route):
     with pytest.raises(RuntimeError, match="forward"):
         getattr(pool_class(2, 2), f"backward_{route}")(np.ones((1, 1, 2, 2)))
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_strip_of_a_pool_reads_no_more_than_the_cache_holds(stride, monkeypatch):
+    read = []
+
+    def run_strips(function, strips):
+        read.extend((n.stop - n.start) * (y1 - y0) * stride * 30 * 4 * 8 for n, y0, y1 in strips)
+        threads.run_strips(function, strips)
+
+    monkeypatch.setattr(layers2, "run_strips", run_strips)
+    monkeypatch.setattr(threads, "STRIP_BYTES", 10_000)
+    layer = MaxPoolingLayer(2, stride)
+    layer.backward(layer.forward(np.ones((3, 4, 60, 30))))
+    assert 2_500 < min(read)
+    assert max(read) <= 10_000

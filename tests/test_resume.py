@@ -30,7 +30,7 @@ from PIL import Image
 
 import style_transfer_cpu as demo
 from style import checkpoint as checkpoints
-from style import journal, objective
+from style import journal, objective, plan
 from style.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from style.plan import Position
 from style.settings import OPTIONS
@@ -160,6 +160,37 @@ def test_a_finished_run_resumes_to_the_same_picture(tmp_path, optimizer):
     no_step = at_step(1, lambda: pytest.fail("there is nothing left to do"))
     assert call("--resume", tmp_path / "a.npz", on_step=no_step) == 0
     assert (tmp_path / "made.png").read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("free", "chosen", "said"),
+    [
+        (500, ["--pairs", 4], "in tiles of 256 pixels, with 4 of 10 pairs of lbfgs"),
+        (100, ["--optimizer", "adam"], "in tiles of 256 pixels, by adam"),
+    ],
+)
+def test_what_was_chosen_for_lack_of_memory_is_resumed(
+    tmp_path, monkeypatch, capsys, free, chosen, said
+):
+    options = [*THREE_SCALES, "--scales", 1, "--steps", 12]
+    expected = tmp_path / "expected.png"
+    assert call(*options, *chosen, "--output", expected) == 0
+    assert "memory" not in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "available_bytes", lambda: free)
+        patch.setattr(
+            plan, "style_transfer_bytes",
+            lambda scale, layers, settings:
+                50 if settings.optimizer == "adam" else 100 * (settings.pairs or 10),
+        )  # fmt: skip
+        output = tmp_path / "made.png"
+        assert call(*options, "--output", output, on_step=interrupt_at(9)) == 130
+    out, error = capsys.readouterr()
+    assert said in out
+    checkpoint = Path(printed_command(error)[3])
+    assert len(read_checkpoint(checkpoint).position.optimizer_state.get("s", [])) in (0, 4)
+    assert call("--resume", checkpoint) == 0  # with enough memory
+    assert output.read_bytes() == expected.read_bytes()
 
 
 # ---------------------------------------------------------------- killed
@@ -433,6 +464,7 @@ OTHER_VALUES = {
     "learning_rate": (["2"], "--learning-rate 1.0", "--learning-rate 2.0"),
     "scales": (["2"], "no --scales", "--scales 2"),
     "tile": (["64"], "no --tile", "--tile 64"),
+    "pairs": (["4"], "no --pairs", "--pairs 4"),
 }  # fmt: skip
 
 

@@ -152,6 +152,18 @@ def test_every_strip_is_taken_once():
     threads.run_strips(lambda: 1 / 0, [])
 
 
+def test_an_error_in_a_helper_thread_is_raised_too():
+    threads.set_threads(2)
+
+    def strip(i):
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError(f"strip {i} is bad")
+        time.sleep(0.001)
+
+    with pytest.raises(ValueError, match="is bad"):
+        threads.run_strips(strip, [(i,) for i in range(10_000)])
+
+
 def test_an_error_in_a_strip_stops_the_work_and_is_raised():
     before = blas_threads()
     for number in (1, 2):

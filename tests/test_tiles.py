@@ -63,6 +63,9 @@ def test_tiles_are_as_square_as_memory_allows():
     sides = np.array([[each.stop - each.start for each in area] for area, _ in parts])
     assert sides.max() / sides.min() < 1.3
     assert np.prod(sides, axis=1).sum() < 1.2 * 2731 * 4096
+    for height, width in ((120, 300), (300, 120)):  # the next best cut has 70,848 pixels
+        parts = cut(height, width, 70, 2, 12)
+        assert sum(np.prod([each.stop - each.start for each in area]) for area, _ in parts) == 70560
     low = cut(100, 4096, 400, 8, 40)  # a flat picture is cut across only
     assert all(area[0] == slice(0, 100) for area, _ in low)
 
