@@ -193,10 +193,12 @@ def _image_mean(normalization):
     average = _field(normalization, "averageImage", "normalization")
     if not isinstance(average, np.ndarray) or average.shape[-1] != 3 or average.size == 0:
         raise _FormatError("has no average image of three channels")
-    mean = average.reshape(-1, 3).mean(axis=0, dtype=np.float64)  # (H, W, 3) -> (H W, 3) -> (3,)
-    if not np.isfinite(mean).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = average.reshape(-1, 3).mean(axis=0, dtype=np.float64)  # (H, W, 3) -> (3,)
+    mean = finite_float32(mean)
+    if mean is None:
         raise _FormatError("has an average image that is not finite")
-    return mean.astype(np.float32)
+    return mean
 
 
 def _field(fields, name, where, optional=False):
