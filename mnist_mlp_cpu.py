@@ -788,8 +788,8 @@ def parse_arguments(argv):
         help="seed of weights, order and shifts; the synthetic digits do not depend on it "
         f"(default: {SEED})")
     add("--threads", metavar="N", type=thread_count, default=1,
-        help="threads of the matrix products; one per idle processor is fastest, more are slower "
-        "(default: %(default)s)")
+        help="threads of the fully connected layers; one per idle processor is fastest, more are "
+        "slower (default: %(default)s); convolutions use all processors")
     add = parser.add_argument_group("files").add_argument
     add("--save", metavar="FILE.npz", type=as_path,
         help="write the parameters of the trained network")
@@ -825,16 +825,18 @@ def run(arguments):
     if arguments.load:
         model = model or _model_of(read_parameters(arguments.load))
         choices["max_epoch"] = choices["max_epoch"] or 0
-    options = training_options(model or "mlp", **choices)
+    model = model or "mlp"
+    options = training_options(model, **choices)
     mlp = make_network(arguments.load, model, hidden, threads=arguments.threads, **options)
     report = {"hyper_parameters": {
-        "model": model or "mlp", "hidden": [mlp.hidden1, mlp.hidden2][: len(hidden or (1, 2))],
+        "model": model,
+        "hidden": [mlp.hidden1, mlp.hidden2][: len(HIDDEN_BIASES[model])],
         **options, "threads": arguments.threads, "load": arguments.load and str(arguments.load),
     }}  # fmt: skip
     if mlp.max_epoch or not digits:
         mlp.load_data(arguments.data_dir)
         check_outputs(outputs, find_mnist(mlp.data_dir).values())
-        interrupted = mlp.data_dir / f"interrupted_{model or 'mlp'}.npz"
+        interrupted = mlp.data_dir / f"interrupted_{model}.npz"
         report |= train_and_evaluate(mlp, arguments.save or interrupted)
         if by_default:
             keep_network(mlp, kept)

@@ -337,7 +337,8 @@ def run(kind, first, count, folder):
             read += 1
         except InputError as error:
             message = str(error)
-            if "\n" in message or str(path) not in message or len(message) > 700 + 3 * len(str(path)):
+            short = len(message) <= 700 + 3 * len(str(path))
+            if "\n" in message or str(path) not in message or not short:
                 raise AssertionError(f"the message of case {case}: {message!r}") from error
         except BaseException as error:
             raise AssertionError(f"case {case}, {name}: {path}") from error
