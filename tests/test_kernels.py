@@ -376,10 +376,13 @@ def test_winograds_strips_suit_the_cache_and_the_threads(pictures, size, channel
     assert 2 <= len(strips) <= 10 * fewest
 
 
-@pytest.mark.parametrize(("channels", "blocks"), [((64, 64), 1), ((128, 128), 1), ((256, 256), 4)])
+@pytest.mark.parametrize(
+    ("channels", "blocks"), [((64, 64), 1), ((128, 128), 2), ((256, 256), 4), ((1000, 32), 2)]
+)
 def test_winograds_filters_are_in_as_few_blocks_as_small_products_need(channels, blocks):
     U = winograd.prepare(np.ones((channels[0], 3, 3, channels[1]), np.float32), 4)
     assert U.shape[-3:] == (blocks, channels[0], channels[1] // blocks)
+    assert channels[1] / blocks <= winograd.BLOCK
     if channels[0] * channels[1] < winograd.DEEP:
         assert winograd.STRIP_TILES * channels[0] * channels[1] / blocks <= winograd.SMALL_PRODUCT
 
