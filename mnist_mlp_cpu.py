@@ -689,8 +689,8 @@ def read_digits(pictures):
 def predict(mlp, digits):
     """Print what the network `mlp` reads in each of `digits`; return {path: ten probabilities}."""
     probabilities = {}
-    for path, digit in digits.items():
-        (prob,) = mlp.forward(digit.reshape(1, -1))  # (28, 28) -> (1, 784)
+    data = np.array([[*digit.flat, 0] for digit in digits.values()])  # (28, 28) -> (N, 784 + 1)
+    for path, prob in zip(digits, mlp.probabilities(data), strict=True):
         best = prob.argsort()[::-1][:3]
         most = ", ".join(f"{number} {prob[number]:.1%}" for number in best)
         print(f"{path}: {best[0]}  ({most})")
@@ -859,7 +859,8 @@ def check_paths(arguments, pictures):
     if arguments.seen:
         check_picture_path(arguments.seen)
     outputs = [path for path in (arguments.save, arguments.report, arguments.seen) if path]
-    figures = [arguments.figures / "weights.png"] if arguments.figures else []
+    names = ("curves", "confusion", "mistakes", "weights") if arguments.figures else ()
+    figures = [arguments.figures / f"{name}.png" for name in names]
     check_outputs(outputs + figures, pictures)
     if arguments.report and arguments.load:  # --save may replace the file that was loaded
         check_outputs([arguments.report], [arguments.load])

@@ -195,3 +195,22 @@ def test_a_network_is_trained_when_none_is_kept(tmp_path, capsys, monkeypatch):
     kept.mkdir()  # cannot be written
     assert main(call) == 0
     assert "the network is not kept" in capsys.readouterr().out
+
+
+def test_weights_that_are_too_large_are_named(data_dir, tmp_path, capsys):
+    mlp = mnist_mlp_cpu.make_network(data_dir / "trained_mlp.npz")
+    for layer in mlp.update_layer_list:
+        layer.weight = layer.weight * np.float32(1e30)
+    mlp.save_model(tmp_path / "large.npz")
+    write_picture(tmp_path / "a.png", sheet(read_mnist(data_dir)[2][0]))
+    assert main([str(tmp_path / "a.png"), "--load", str(tmp_path / "large.npz")]) == 2
+    assert "the scores are not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["curves", "confusion", "mistakes", "weights"])
+def test_a_figure_does_not_replace_the_digit_that_is_read(data_dir, tmp_path, capsys, name):
+    path = tmp_path / f"{name}.png"
+    write_picture(path, sheet(read_mnist(data_dir)[2][0]))
+    call = [str(path), "--figures", str(tmp_path)]
+    assert main(["--data-dir", str(data_dir), *call]) == 2
+    assert f"{path} would overwrite a file that is read" in capsys.readouterr().err

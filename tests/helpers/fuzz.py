@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -24,7 +25,7 @@ from PIL import Image, features
 
 from helpers.matconvnet_files import layer_structs, make_weights, write_matconvnet
 from helpers.picture_files import chunk, gif, png, saved, tiff
-from mnist_mlp_cpu import MNIST_MLP, read_parameters
+from mnist_mlp_cpu import MNIST_CNN, MNIST_MLP, make_network, read_parameters
 from style.checkpoint import Checkpoint, read_checkpoint, read_options, write_checkpoint
 from style.plan import Position
 from support.command import InputError
@@ -146,21 +147,22 @@ class Npz:
 
 
 class Parameters(Npz):
-    """Parameters of the perceptron."""
+    """Parameters of the perceptron and of the convolutional network."""
 
     def files(self, folder):
-        mlp = MNIST_MLP(hidden1=4, hidden2=3)
-        mlp.build_model()
-        mlp.init_model()
-        mlp.save_model(folder / "p.npz")
-        yield "p.npz", (folder / "p.npz").read_bytes()
+        for network in MNIST_MLP(hidden1=4, hidden2=3), MNIST_CNN(hidden1=4):
+            path = folder / f"{type(network).__name__}.npz"
+            network.build_model()
+            network.init_model()
+            network.save_model(path)
+            yield path.name, path.read_bytes()
 
     def read(self, path, name):
         parameters = read_parameters(path)
         assert all(array.dtype == np.float32 for array in parameters.values())
-        mlp = MNIST_MLP(hidden1=4, hidden2=3)
-        mlp.build_model()
-        mlp.load_model(path)
+        network = make_network(path)
+        with suppress(InputError):  # weights so large that the scores are not finite
+            network.probabilities(np.zeros((1, 785), np.uint8))
         return parameters
 
 
@@ -172,13 +174,17 @@ class Checkpoints(Npz):
         image = rng.standard_normal((1, 3, 5, 7)).astype(np.float32)
         options = {"content": ["/a/b.png"], "style": ["/c.png"], "size": 32, "steps": 9,
                    "style_layers": {"relu1_1": 1.0}, "style_blend": None}  # fmt: skip
-        state = {"s": np.stack([image] * 2), "y": np.stack([image] * 2)}
         losses = [dict(content=0.1, style=1 / 3, tv=1e-30, seconds=0.01)] * 5
         frames = [(0, rng.integers(0, 256, (4, 6, 3), np.uint8))]
-        position = Position(0, 3, image, state)
-        checkpoint = Checkpoint(options, {"content picture": "a"}, position, losses, frames)
-        write_checkpoint(folder / "c.npz", checkpoint)
-        yield "c.npz", (folder / "c.npz").read_bytes()
+        for optimizer, more, state in (
+            ("lbfgs", {"pairs": 2, "tile": 64}, {name: np.stack([image] * 2) for name in "sy"}),
+            ("adam", {"tile": None}, {name: image for name in "mv"}),
+        ):
+            position = Position(0, 3, image, state)
+            given = {**options, "optimizer": optimizer, **more}
+            checkpoint = Checkpoint(given, {"content picture": "a"}, position, losses, frames)
+            write_checkpoint(folder / f"{optimizer}.npz", checkpoint)
+            yield f"{optimizer}.npz", (folder / f"{optimizer}.npz").read_bytes()
 
     def changed(self, rng, name, array):
         if name != "head" or rng.random() < 0.2:
