@@ -7,7 +7,7 @@ The network is a multilayer perceptron: three fully connected layers, a ReLU aft
 or, with `--model cnn`, two convolutions with ReLU and pooling, then two fully connected layers.
 Training repeats four steps, each time with the next small batch of pictures: the forward pass, the
 loss, the backward pass, and the update of the parameters. They are the four lines of
-`MNIST_MLP.train_batch`.
+`MNIST_MLP.train_batch`. `mnist/` has the command and the files.
 
     python mnist_mlp_cpu.py --help
 
@@ -15,12 +15,9 @@ A file that cannot be used raises `InputError`, a ValueError whose message names
 is wrong with it.
 """
 
-import argparse
-import sys
 import time
 from contextlib import contextmanager
 from math import ceil
-from pathlib import Path
 
 if __name__ == "__main__":  # the imports take seconds
     from support.command import quiet_start
@@ -41,33 +38,19 @@ from layers1 import (
 )
 from layers2 import BatchNormLayer, ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 from layers3 import AdamOptimizer
-from support.command import InputError, Parser, as_path, bounded, exit_status, thread_count
-from support.digits import make_synthetic_mnist
-from support.figures import enlarged, in_rows, sheet
-from support.files import check_outputs, write_json
-from support.machine import library_versions
-from support.mnist import (
+from mnist.command import PROGRAM, RECIPES, epoch_line, run, training_options
+from mnist.data import (
     SIDE,
-    download_mnist,
-    find_digit,
-    find_mnist,
+    architecture,
     read_idx_images,
     read_idx_labels,
-    read_mnist,
+    read_parameters,
+    shift_pictures,
+    write_parameters,
 )
-from support.npz import finite_float32, read_npz, write_npz
-from support.picture_list import PictureList
-from support.pictures import check_picture_path, write_picture
+from mnist.digits import load_digits
+from support.command import InputError, exit_status
 from support.progress import Bar
-from support.training_figures import write_figures
-
-MNIST_DIR = Path(__file__).resolve().parent / "mnist_data"
-BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
-PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3", "w4", "b4")  # the last two only of the CNN
-PIXEL_MEAN, PIXEL_STD = 33.3, 78.6  # of all pixels (0 to 255) in MNIST's training set
-BATCH_SIZE = 100
-SEED = 0
-PROGRAM = "mnist_mlp_cpu.py"
 
 # The learning rate as a share of the first one, when a share t of the training is done.
 SCHEDULES = {
@@ -80,17 +63,7 @@ SCHEDULES = {
     # half a cosine: I. Loshchilov, F. Hutter, "SGDR", ICLR 2017, equation 5
     "cosine": lambda t: (1 + np.cos(np.pi * t)) / 2,
 }
-LEARNING_RATES = {"sgd": 0.2, "momentum": 0.05, "adam": 0.001}  # of the command
 OPTIMIZERS = {"momentum": MomentumOptimizer, "adam": AdamOptimizer}  # "sgd": the layers' own
-INITS = {"he": "he", "xavier": "xavier", "normal": 0.01}  # what `init_param` takes
-
-HIDDEN_BIASES = {"mlp": ("b1", "b2"), "cnn": ("b3",)}  # as long as the hidden layers are wide
-
-# What the command does when no option says otherwise.
-RECIPES = {
-    "mlp": {"hidden": (256, 128), "epochs": 12, "optimizer": "sgd", "max_shift": 1},
-    "cnn": {"hidden": (128,), "epochs": 10, "optimizer": "momentum", "max_shift": 2},
-}
 
 
 class MNIST_MLP:
@@ -181,7 +154,8 @@ class MNIST_MLP:
         self.optimizers = {}  # set by update: one for each array of parameters
         self.history, self.best = [], None  # set by train
 
-    pixel_mean, pixel_std = PIXEL_MEAN, PIXEL_STD  # what `standardize` subtracts and divides by
+    # What `standardize` subtracts and divides by: of all pixels in MNIST's training set.
+    pixel_mean, pixel_std = 33.3, 78.6
 
     # The network and its training ------------------------------------------------------------
 
@@ -203,7 +177,7 @@ class MNIST_MLP:
         """Draw new weights."""
         self._check_built()
         for layer in self.update_layer_list:
-            layer.init_param(INITS[self.init], self.rng)
+            layer.init_param(0.01 if self.init == "normal" else self.init, self.rng)
 
     def as_input(self, pixels):
         """Return pixels (N, 784) from 0 to 255 as the first layer takes them."""
@@ -270,7 +244,7 @@ class MNIST_MLP:
                 bar.set_description(f"epoch {number}/{self.max_epoch}")
                 self.history.append(self._train_epoch(number, batches, bar))
                 self._measure_epoch()
-                bar.write(self._epoch_line())
+                bar.write(epoch_line(self.history[-1], self.max_epoch))
                 if self.patience and number - self.best[0]["number"] >= self.patience:
                     bar.write(f"stopped: no better since epoch {self.best[0]['number']}")
                     break
@@ -313,26 +287,13 @@ class MNIST_MLP:
         if self.patience:
             score = entry["validation_accuracy"] = self.measure(self.validation_data)[1]
         if self.best is None or score > self.best[0]["score"]:
-            self.best = {**entry, "score": score}, self._all_parameters()
-
-    def _epoch_line(self):
-        entry = self.history[-1]
-        line = (
-            f"epoch {entry['number']:2d}/{self.max_epoch}  loss {entry['loss']:.4f}  "
-            f"accuracy {entry['accuracy']:.2%}"
-        )
-        for name in ("validation", "test"):
-            if f"{name}_accuracy" in entry:
-                line += f"  {name} {entry[f'{name}_accuracy']:.2%}"
-        return line + f"  {entry['seconds']:.2f} s"
+            parameters = [layer.save_param() for layer in self.update_layer_list]
+            self.best = {**entry, "score": score}, parameters
 
     def restore_best(self):
         """Go back to the parameters in `best`."""
         for layer, parameters in zip(self.update_layer_list, self.best[1], strict=True):
             layer.load_param(*parameters)
-
-    def _all_parameters(self):
-        return [layer.save_param() for layer in self.update_layer_list]
 
     def _hold_out(self):
         """Move a twelfth of the training digits to `validation_data`, if `patience` needs them."""
@@ -434,21 +395,7 @@ class MNIST_MLP:
         `../mnist_data`. If neither holds MNIST, it uses synthetic digits and prints that; the first
         time, it draws them.
         """
-        folder = self.data_dir = data_folder(data_dir)
-        self.data_source = "synthetic" if folder == MNIST_DIR / "synthetic" else "mnist"
-        if self.data_source == "synthetic":
-            make_synthetic_mnist(folder)
-        train_images, train_labels, test_images, test_labels = read_mnist(folder)
-        self.train_data = as_rows(train_images, train_labels)
-        self.test_data = as_rows(test_images, test_labels)
-        sizes = f"{len(self.train_data):,} training and {len(self.test_data):,} test digits"
-        if self.data_source == "mnist":
-            print(f"MNIST from {folder}: {sizes}")
-        else:
-            print(
-                f"{MNIST_DIR} holds no MNIST: using SYNTHETIC digits drawn by this "
-                f"program ({sizes}); --download fetches the real ones"
-            )
+        self.data_dir, self.data_source, self.train_data, self.test_data = load_digits(data_dir)
 
     def shuffle_data(self):
         """Put the rows of `train_data` into a new random order."""
@@ -462,16 +409,18 @@ class MNIST_MLP:
         """
         self._check_built()
         parameters = read_parameters(param_dir)
-        plain = [layer for layer in self.update_layer_list if not _is_batch_norm(layer)]
-        for number, layer in enumerate(plain, start=1):
+        number = 0
+        for layer in self.update_layer_list:
+            if isinstance(layer, BatchNormLayer):
+                layer.init_param()
+                continue
+            number += 1
             try:
                 layer.load_param(parameters[f"w{number}"], parameters[f"b{number}"])
             except (KeyError, ValueError) as error:
                 raise InputError(
                     f"{param_dir} is for a different network: layer {number}: {error}"
                 ) from error
-        for layer in filter(_is_batch_norm, self.update_layer_list):
-            layer.init_param()
         if self.standardize:  # the inverse of what save_model does
             first = self.update_layer_list[0]
             w1, b1 = first.save_param()
@@ -492,7 +441,7 @@ class MNIST_MLP:
         self._check_built()
         plain = []
         for layer in self.update_layer_list:
-            if _is_batch_norm(layer):
+            if isinstance(layer, BatchNormLayer):
                 plain[-1] = layer.folded_into(*plain[-1])
             else:
                 plain.append(layer.save_param())
@@ -500,16 +449,7 @@ class MNIST_MLP:
             w1, b1 = plain[0]
             w1 = w1.astype(np.float64) / self.pixel_std
             plain[0] = w1, b1 - self.pixel_mean * _input_sums(w1)
-        parameters = {}
-        for number, (weight, bias) in enumerate(plain, start=1):
-            parameters |= {f"w{number}": finite_float32(weight), f"b{number}": finite_float32(bias)}
-        if any(array is None for array in parameters.values()):
-            raise InputError(f"{param_dir} is not written: some parameters are no finite numbers")
-        write_npz(param_dir, parameters, "the parameters")
-
-
-def _is_batch_norm(layer):
-    return isinstance(layer, BatchNormLayer)
+        write_parameters(param_dir, plain)
 
 
 def _input_sums(weight):
@@ -569,44 +509,6 @@ class MNIST_CNN(MNIST_MLP):
         return super().as_input(pixels).reshape(-1, 1, SIDE, SIDE)
 
 
-def data_folder(data_dir=None):
-    """Return the folder with the digits: `data_dir`, or where `MNIST_MLP.load_data` looks."""
-    if data_dir is not None:
-        return Path(data_dir)
-    return next(filter(find_mnist, (MNIST_DIR, BOOK_MNIST_DIR)), MNIST_DIR / "synthetic")
-
-
-def as_rows(images, labels):
-    """Return images (N, 28, 28) and labels (N,) as `MNIST_MLP.train_data` holds them."""
-    rows = images.reshape(len(images), -1)  # (N, 28, 28) -> (N, 784)
-    return np.column_stack([rows, labels])  # (N, 784) and (N,) -> (N, 785)
-
-
-def shift_pictures(pictures, largest, rng):
-    """Return the pictures (N, 784), each moved by up to `largest` pixels along both axes.
-
-    Each picture gets a margin of paper (0), then a random window of the old size is cut out. What
-    leaves the window is lost.
-    """
-    count = len(pictures)
-    margin = (largest, largest)
-    padded = np.pad(pictures.reshape(count, SIDE, SIDE), ((0, 0), margin, margin))
-    # a view of all P x P windows, P = 2 largest + 1: (N, 27 + P, 27 + P) -> (N, P, P, 28, 28)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))
-    row, column = rng.integers(0, 2 * largest, size=(2, count), endpoint=True)
-    return windows[np.arange(count), row, column].reshape(count, -1)  # (N, 28, 28) -> (N, 784)
-
-
-def read_parameters(path):
-    """Return {"w1": array, "b1": array, ...} from the npz file `path`; shapes are not checked."""
-    with read_npz(path, "file of parameters") as arrays:
-        names = PARAMETERS if "w4" in arrays else PARAMETERS[:6]
-        for name in names:
-            if name not in arrays:
-                raise InputError(f"{path} holds no {name}; expected {', '.join(names)}")
-        return {name: arrays.floats(name) for name in names}
-
-
 def make_network(param_dir=None, model=None, hidden=None, **options):
     """Return a network with the parameters in the file `param_dir`, with new ones if it is None.
 
@@ -614,12 +516,12 @@ def make_network(param_dir=None, model=None, hidden=None, **options):
     unless they are given. The other options are those of the network's class.
     """
     if param_dir is not None:
-        parameters = read_parameters(param_dir)
-        model = model or _model_of(parameters)
-        hidden = hidden or [parameters[name].size for name in HIDDEN_BIASES[model]]
+        saved, sizes = architecture(read_parameters(param_dir))
+        model = model or saved
+        hidden = hidden or (sizes if model == saved else None)
     model = model or "mlp"
     hidden = hidden or RECIPES[model]["hidden"]
-    expected = len(HIDDEN_BIASES[model])
+    expected = len(RECIPES[model]["hidden"])
     if len(hidden) != expected:
         raise InputError(f"--hidden needs {expected} for --model {model}, got {len(hidden)}")
     if options.get("batch_norm") and model == "mlp":
@@ -635,24 +537,6 @@ def make_network(param_dir=None, model=None, hidden=None, **options):
     return mlp
 
 
-def _model_of(parameters):
-    return "cnn" if "w4" in parameters else "mlp"
-
-
-def training_options(model="mlp", **given):
-    """Return the options for `make_network` of the command: those `given`, else the defaults.
-
-    Those that are None count as not given.
-    """
-    given = {name: value for name, value in given.items() if value is not None}
-    optimizer = given.get("optimizer", RECIPES[model]["optimizer"])
-    return {
-        "batch_size": BATCH_SIZE, "seed": SEED, "max_epoch": RECIPES[model]["epochs"],
-        "optimizer": optimizer, "lr": LEARNING_RATES[optimizer], "lr_schedule": "cosine",
-        "init": "he", "max_shift": RECIPES[model]["max_shift"],
-    } | given  # fmt: skip
-
-
 def build_mnist_mlp(param_dir=None, data_dir=None):
     """Return the command's default network, trained on the digits in the folder `data_dir`.
 
@@ -666,262 +550,9 @@ def build_mnist_mlp(param_dir=None, data_dir=None):
     return mlp
 
 
-# Digits of one's own -------------------------------------------------------------------------
-
-
-def read_digits(pictures):
-    """Return {path: digit} of a `PictureList`; a digit is what the network gets, (28, 28).
-
-    A picture that cannot be used is named on the standard error and left out.
-    """
-    digits = {}
-    for path in pictures.paths:
-        picture = pictures.read(path)
-        if picture is None:
-            continue
-        try:
-            digits[path] = find_digit(picture)
-        except InputError as error:
-            print(f"{PROGRAM}: error: cannot use the picture {path}: {error}", file=sys.stderr)
-    return digits
-
-
-def predict(mlp, digits):
-    """Print what the network `mlp` reads in each of `digits`; return {path: ten probabilities}."""
-    probabilities = {}
-    data = np.array([[*digit.flat, 0] for digit in digits.values()])  # (28, 28) -> (N, 784 + 1)
-    for path, prob in zip(digits, mlp.probabilities(data), strict=True):
-        best = prob.argsort()[::-1][:3]
-        most = ", ".join(f"{number} {prob[number]:.1%}" for number in best)
-        print(f"{path}: {best[0]}  ({most})")
-        probabilities[str(path)] = prob.round(6).tolist()
-    return probabilities
-
-
-def write_seen(path, digits, probabilities):
-    """Write the pixels of `digits` (28, 28) to the picture file `path`, with what they are read as.
-
-    `probabilities` is that of `predict`.
-    """
-    cells = []
-    for (name, digit), prob in zip(digits.items(), probabilities.values(), strict=True):
-        pixels = enlarged(np.stack([digit] * 3, axis=2), 5 * SIDE)  # (28, 28) -> (28, 28, 3)
-        cells.append((f"{name.name}: {np.argmax(prob)}", pixels))
-    write_picture(path, sheet("what the network gets, and reads", in_rows(cells, 5)))
-
-
-# The command ---------------------------------------------------------------------------------
-
-EXAMPLES = """examples:
-  python mnist_mlp_cpu.py                           train on MNIST, or on synthetic digits
-  python mnist_mlp_cpu.py --download                download MNIST (11.6 MB), then train on it
-  python mnist_mlp_cpu.py mine.jpg                  read a digit of your own
-  python mnist_mlp_cpu.py --model cnn --figures out train a convolutional network, draw its curves
-  python mnist_mlp_cpu.py --hidden 32 16 --epochs 5 --save small.npz --report small.json
-  python mnist_mlp_cpu.py --load small.npz          only measure the accuracy of a saved network
-  python mnist_mlp_cpu.py --load small.npz --epochs 3 --lr 0.05     train it further"""
-
-
-def parse_arguments(argv):
-    """Return the parsed options of the command line."""
-    parser = Parser(
-        prog=PROGRAM,
-        description="Learn to read handwritten digits, and read your own.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    from_0, from_1 = bounded(int, least=0), bounded(int, least=1, most=10**6)
-    # fmt: off
-    add = parser.add_argument_group("data").add_argument
-    add("--data-dir", metavar="DIR", type=as_path,
-        help="folder with the four MNIST files, plain or .gz (default: mnist_data beside this "
-        "program, or ../mnist_data; if they hold none, synthetic digits are drawn)")
-    add("--download", action="store_true", help="download MNIST (11.6 MB) to that folder first")
-    add = parser.add_argument_group("digits of your own").add_argument
-    add("images", metavar="IMAGE", nargs="*", type=as_path, default=[],
-        help="read the digit in each of these photographs or drawings, one digit a picture, dark "
-        "on light or light on dark. The network is that of --load, or the one that a run with the "
-        "default training options has kept beside the data, or is trained first")
-    add("--predict", metavar="IMAGE", nargs="+", type=as_path, default=[], help="the same")
-    add("--seen", metavar="FILE.png", type=as_path,
-        help="write the 28x28 pixels that the network gets, enlarged, side by side")
-    add = parser.add_argument_group("training").add_argument
-    training = []  # the names of all that is chosen here
-
-    def choice(*names, **options):
-        training.append(add(*names, **options).dest)
-
-    choice("--model", choices=list(RECIPES),
-        help="mlp, a multilayer perceptron, or cnn, a convolutional network (default: mlp, or that "
-        "in the file given by --load)")
-    choice("--hidden", metavar="H", nargs="+", type=bounded(int, least=1, most=10_000),
-        help="sizes of the hidden fully connected layers: two for mlp (default: 256 128), one for "
-        "cnn (128); or the sizes in the file given by --load")
-    choice("--epochs", metavar="N", type=bounded(int, least=0, most=10**6), dest="max_epoch",
-        help="how often to use the whole training set (default: 12 for mlp, 10 for cnn; with "
-        "--load 0, which only measures the accuracy)")
-    choice("--batch-size", metavar="N", type=from_1,
-        help=f"pictures per step (default: {BATCH_SIZE})")
-    choice("--optimizer", choices=list(LEARNING_RATES),
-        help="gradient descent, the same with momentum, or Adam (default: sgd for mlp, momentum "
-        "for cnn)")
-    choice("--lr", metavar="RATE", type=bounded(float, above=0),
-        help="learning rate of the first step (default: "
-        + ", ".join(f"{rate} for {name}" for name, rate in LEARNING_RATES.items()) + ")")
-    choice("--lr-schedule", choices=list(SCHEDULES),
-        help="how the learning rate decreases (default: cosine)")
-    choice("--weight-decay", metavar="LAMBDA", type=bounded(float, least=0),
-        help="L2 penalty on the weights (default: 0)")
-    choice("--init", choices=list(INITS),
-        help="first weights: He's, Xavier's or standard deviation 0.01 (default: he)")
-    choice("--dropout", metavar="RATE", type=bounded(float, least=0, most=0.95),
-        help="share of the hidden values that each training step sets to 0 (default: 0)")
-    choice("--batch-norm", action="store_true", default=None,
-        help="batch normalisation after the convolutions of cnn")
-    choice("--max-shift", metavar="PIXELS", type=bounded(int, least=0, most=10),
-        help="move each training picture at random by up to this many pixels, differently in every "
-        "epoch (default: 1 for mlp, 2 for cnn)")
-    choice("--early-stopping", metavar="N", type=from_1, dest="patience",
-        help="hold out a twelfth of the training digits, stop when their accuracy has not grown "
-        "for N epochs, and keep the best parameters")
-    choice("--seed", metavar="N", type=from_0,
-        help="seed of weights, order and shifts; the synthetic digits do not depend on it "
-        f"(default: {SEED})")
-    add("--threads", metavar="N", type=thread_count, default=1,
-        help="threads of the fully connected layers; one per idle processor is fastest, more are "
-        "slower (default: %(default)s); convolutions use all processors")
-    add = parser.add_argument_group("files").add_argument
-    add("--save", metavar="FILE.npz", type=as_path,
-        help="write the parameters of the trained network")
-    add("--load", metavar="FILE.npz", type=as_path, help="start from parameters written by --save")
-    add("--report", metavar="FILE.json", type=as_path, help="write settings, losses and accuracies")
-    add("--figures", metavar="DIR", type=as_path,
-        help="write curves.png, confusion.png, mistakes.png and weights.png to this folder")
-    # fmt: on
-    arguments = parser.parse_args(argv)
-    arguments.images += arguments.predict
-    if arguments.seen and not arguments.images:
-        parser.error("--seen needs a picture to read")
-    arguments.training = {name: getattr(arguments, name) for name in training}
-    return arguments
-
-
-def run(arguments):
-    """Train and evaluate, or read the user's digits, and write the files that were asked for."""
-    pictures = PictureList(arguments.images, PROGRAM)
-    outputs = check_paths(arguments, pictures.paths)  # before the training
-    digits = read_digits(pictures)
-    if arguments.images and not digits:
-        return 2
-    if arguments.download:
-        download_mnist(arguments.data_dir or MNIST_DIR)
-    choices = dict(arguments.training)
-    model, hidden = choices.pop("model"), choices.pop("hidden")
-    kept = data_folder(arguments.data_dir) / f"trained_{model or 'mlp'}.npz"
-    by_default = not arguments.load and all(v is None for v in (hidden, *choices.values()))
-    if digits and by_default and kept.is_file():
-        print(f"network: {kept}, kept by an earlier run")
-        arguments.load = kept
-    if arguments.load:
-        model = model or _model_of(read_parameters(arguments.load))
-        choices["max_epoch"] = choices["max_epoch"] or 0
-    model = model or "mlp"
-    options = training_options(model, **choices)
-    mlp = make_network(arguments.load, model, hidden, threads=arguments.threads, **options)
-    report = {"hyper_parameters": {
-        "model": model,
-        "hidden": [mlp.hidden1, mlp.hidden2][: len(HIDDEN_BIASES[model])],
-        **options, "threads": arguments.threads, "load": arguments.load and str(arguments.load),
-    }}  # fmt: skip
-    if mlp.max_epoch or not digits:
-        mlp.load_data(arguments.data_dir)
-        check_outputs(outputs, find_mnist(mlp.data_dir).values())
-        interrupted = mlp.data_dir / f"interrupted_{model}.npz"
-        report |= train_and_evaluate(mlp, arguments.save or interrupted)
-        if by_default:
-            keep_network(mlp, kept)
-    if arguments.figures:
-        draw_figures(mlp, arguments.figures, arguments.data_dir)
-    if digits:
-        report["probabilities"] = predict(mlp, digits)
-    if arguments.seen:
-        write_seen(arguments.seen, digits, report["probabilities"])
-    if arguments.save:
-        mlp.save_model(arguments.save)
-    if arguments.report:
-        versions = library_versions("numpy", "threadpoolctl", "tqdm", "pooch")
-        write_json(arguments.report, report | {"library_versions": versions})
-    return 0 if len(digits) == len(set(pictures.paths)) else 2
-
-
-def check_paths(arguments, pictures):
-    """Return the files to be written; `InputError` if one cannot be, or is also read."""
-    if arguments.seen:
-        check_picture_path(arguments.seen)
-    outputs = [path for path in (arguments.save, arguments.report, arguments.seen) if path]
-    names = ("curves", "confusion", "mistakes", "weights") if arguments.figures else ()
-    figures = [arguments.figures / f"{name}.png" for name in names]
-    check_outputs(outputs + figures, pictures)
-    if arguments.report and arguments.load:  # --save may replace the file that was loaded
-        check_outputs([arguments.report], [arguments.load])
-    return outputs
-
-
-def train_and_evaluate(mlp, interrupted):
-    """Train, measure and print the accuracies; return them and the facts of the data.
-
-    After Ctrl-C, write the best parameters so far to the file `interrupted`.
-    """
-    try:
-        mlp.train()
-    except KeyboardInterrupt:
-        if mlp.best:
-            mlp.restore_best()
-            mlp.save_model(interrupted)
-            print(f"{interrupted} keeps the best parameters so far, of epoch "
-                  f"{mlp.best[0]['number']}: loss {mlp.best[0]['loss']:.4f}")  # fmt: skip
-        raise
-    train_accuracy, test_accuracy = mlp.evaluate(mlp.train_data), mlp.evaluate()
-    seconds = sum(entry["seconds"] for entry in mlp.history)
-    print(
-        f"accuracy {test_accuracy:.2%} on the test digits, "
-        f"{train_accuracy:.2%} on the training digits"
-        + (f"; training took {seconds:.1f} s" if mlp.history else "")
-    )
-    return {
-        "data_source": mlp.data_source,
-        "data_dir": str(mlp.data_dir),
-        "train_digits": len(mlp.train_data),
-        "test_digits": len(mlp.test_data),
-        "history": mlp.history,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-    }
-
-
-def draw_figures(mlp, folder, data_dir):
-    """Draw what the network has learnt; the curves only if it was trained in this run."""
-    if mlp.test_data is None:  # a saved network that only reads pictures
-        mlp.load_data(data_dir)
-    data, weight = mlp.test_data, mlp.update_layer_list[0].weight
-    paths = write_figures(
-        folder, mlp.history, data[:, :-1], data[:, -1], mlp.probabilities(data), weight
-    )
-    print("figures: " + ", ".join(map(str, paths)))
-
-
-def keep_network(mlp, path):
-    """Save the network to `path`, if that is possible, and say so."""
-    try:
-        mlp.save_model(path)
-        print(f"{path} keeps this network, for digits of your own")
-    except InputError as error:  # a folder that is read-only: the run is good without it
-        print(f"the network is not kept: {error}")
-
-
 def main(argv=None):
-    """Run the command; return its exit status: 0, 2 for unusable input, 130 when interrupted."""
-    return exit_status(PROGRAM, lambda argv: run(parse_arguments(argv)), argv)
+    """Run the command; return its exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
+    return exit_status(PROGRAM, lambda argv: run(argv, SCHEDULES, make_network), argv)
 
 
 if __name__ == "__main__":

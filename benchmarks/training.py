@@ -68,8 +68,7 @@ def main():
     networks = parser.parse_args().networks or list(CHOICES)
     if not set(networks) <= set(CHOICES):
         parser.error("the networks are mlp and cnn")
-    from mnist_mlp_cpu import MNIST_DIR
-    from support.mnist import find_mnist
+    from mnist.data import MNIST_DIR, find_mnist
 
     if not find_mnist(MNIST_DIR):
         sys.exit(f"{MNIST_DIR} holds no MNIST: python mnist_mlp_cpu.py --download")

@@ -17,9 +17,9 @@ from helpers.style_pictures import QUICK, ROOT, start
 import mnist_mlp_cpu
 import style_transfer_cpu
 import vgg_cpu
+from mnist.data import write_idx
 from style.checkpoint import read_checkpoint
 from support.command import InputError, StopRequest, exit_status
-from support.mnist import write_idx
 
 NOT_WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and devices")
 PROGRAMS = ("mnist_mlp_cpu.py", "vgg_cpu.py", "style_transfer_cpu.py")

@@ -13,10 +13,11 @@ import pytest
 import requests
 
 import mnist_mlp_cpu
-from support import downloads, mnist
+from mnist import data as mnist
+from mnist.data import MNIST_FILES, download_mnist, read_mnist, write_idx
+from support import downloads
 from support.command import InputError
 from support.downloads import download_verified
-from support.mnist import MNIST_FILES, download_mnist, read_mnist, write_idx
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -245,7 +245,7 @@ from style.report import plot_losses, write_animation, write_contact_sheet
 from support.files import write_json
 from support.command import InputError
 from support.matconvnet import Network
-from support.mnist import write_idx
+from mnist.data import write_idx
 from support.pictures import write_picture
 from support.weights import write_weights
 noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)

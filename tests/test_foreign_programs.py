@@ -15,9 +15,9 @@ import style_transfer_cpu
 import vgg_cpu
 from layers1 import FullyConnectedLayer, ReLULayer, SoftmaxLossLayer
 from layers2 import AveragePoolingLayer, ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
+from mnist.data import MNIST_FILES, write_idx
+from mnist.digits import draw_digits
 from style_transfer_cpu import AdamOptimizer, ContentLossLayer, StyleLossLayer, get_random_img
-from support.digits import draw_digits
-from support.mnist import MNIST_FILES, write_idx
 from support.pictures import read_picture, write_picture
 
 NARROW = make_weights(divisor=16, last_layer="pool5")

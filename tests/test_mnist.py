@@ -19,8 +19,16 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 import mnist_mlp_cpu
-from mnist_mlp_cpu import (
+from mnist.data import (
     MNIST_DIR,
+    find_mnist,
+    read_idx_images,
+    read_idx_labels,
+    read_mnist,
+    write_idx,
+)
+from mnist.digits import draw_digits, make_synthetic_mnist
+from mnist_mlp_cpu import (
     MNIST_MLP,
     RECIPES,
     main,
@@ -29,14 +37,6 @@ from mnist_mlp_cpu import (
     training_options,
 )
 from support.command import InputError
-from support.digits import draw_digits, make_synthetic_mnist
-from support.mnist import (
-    find_mnist,
-    read_idx_images,
-    read_idx_labels,
-    read_mnist,
-    write_idx,
-)
 
 PROGRAM = Path(mnist_mlp_cpu.__file__)
 NAMES = [
@@ -664,7 +664,7 @@ def test_the_command_trains_saves_reports_and_loads(mnist_dir, tmp_path):
 @pytest.fixture
 def no_mnist(tmp_path, monkeypatch):
     """No folder that is looked into when none is named holds MNIST."""
-    monkeypatch.setattr(mnist_mlp_cpu, "MNIST_DIR", tmp_path / "data")
+    monkeypatch.setattr("mnist.data.MNIST_DIR", tmp_path / "data")
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import mnist_mlp_cpu
-from mnist_mlp_cpu import MNIST_DIR, MNIST_MLP, main
+from mnist.data import MNIST_DIR, MNIST_FILES, find_mnist, read_mnist, write_idx
+from mnist.digits import draw_digits
+from mnist.own_digits import find_digit
+from mnist_mlp_cpu import MNIST_MLP, main
 from support.command import InputError
-from support.digits import draw_digits
-from support.mnist import MNIST_FILES, find_digit, find_mnist, read_mnist, write_idx
 from support.pictures import read_picture, write_picture
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 import mnist_mlp_cpu
 from layers1 import DropoutLayer, FullyConnectedLayer, MomentumOptimizer, draw_weights
 from layers2 import BatchNormLayer, ConvolutionalLayer
-from mnist_mlp_cpu import MNIST_CNN, MNIST_MLP, SCHEDULES, as_rows, main, make_network
-from support.digits import draw_digits
-from support.mnist import MNIST_FILES, write_idx
+from mnist.data import MNIST_FILES, as_rows, write_idx
+from mnist.digits import draw_digits
+from mnist_mlp_cpu import MNIST_CNN, MNIST_MLP, SCHEDULES, main, make_network
 
 layers = pytest.mark.layers
 
@@ -428,7 +428,7 @@ def test_the_command_trains_a_cnn_and_draws_figures(data_dir, tmp_path, capsys):
 
 
 def test_a_network_without_mistakes_can_be_drawn(tmp_path):
-    from support.training_figures import write_figures
+    from mnist.figures import write_figures
 
     labels = np.arange(10)
     images = np.zeros((10, 784), np.uint8)

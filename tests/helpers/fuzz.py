@@ -25,12 +25,12 @@ from PIL import Image, features
 
 from helpers.matconvnet_files import layer_structs, make_weights, write_matconvnet
 from helpers.picture_files import chunk, gif, png, saved, tiff
+from mnist.data import read_idx_images, read_idx_labels, write_idx
 from mnist_mlp_cpu import MNIST_CNN, MNIST_MLP, make_network, read_parameters
 from style.checkpoint import Checkpoint, read_checkpoint, read_options, write_checkpoint
 from style.plan import Position
 from support.command import InputError
 from support.matconvnet import Network, read_matconvnet
-from support.mnist import read_idx_images, read_idx_labels, write_idx
 from support.pictures import read_picture
 from support.trained_filters import CONVOLUTIONS
 from support.weights import read_weights, write_weights

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist.data import BOX, MNIST_FILES, SIDE, as_rows, data_folder, read_mnist, write_idx
 from support.command import InputError
 from support.files import write_json
-from support.mnist import BOX, MNIST_FILES, SIDE, read_mnist, write_idx
 
 SKELETONS_FILE = Path(__file__).with_name("digits.json")
 VERSION = 1  # raise it whenever the same seed gives different pictures
@@ -25,6 +25,27 @@ SEED = 20120
 TRAIN_COUNT, TEST_COUNT = 12_000, 2_000
 POINTS = 128  # pen positions along a skeleton
 BATCH = 500  # pictures drawn together: they need about 60 MB
+
+
+def load_digits(data_dir=None):
+    """Return the folder of the digits, "mnist" or "synthetic", and the training and test digits.
+
+    The folder is that of `data_folder`; print what it holds. The digits are as in `as_rows`.
+    Synthetic ones are drawn the first time.
+    """
+    folder, source = data_folder(data_dir)
+    if source == "synthetic":
+        make_synthetic_mnist(folder)
+    train_images, train_labels, test_images, test_labels = read_mnist(folder)
+    sizes = f"{len(train_labels):,} training and {len(test_labels):,} test digits"
+    if source == "mnist":
+        print(f"MNIST from {folder}: {sizes}")
+    else:
+        print(
+            f"{folder.parent} holds no MNIST: using SYNTHETIC digits drawn by this program "
+            f"({sizes}); --download fetches the real ones"
+        )
+    return folder, source, as_rows(train_images, train_labels), as_rows(test_images, test_labels)
 
 
 def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT, seed=SEED):

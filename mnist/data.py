@@ -1,4 +1,4 @@
-"""MNIST: its download, its file format IDX, and how it centres a digit that someone drew.
+"""The files of the digits and of the parameters: where they are, MNIST's format IDX, its download.
 
 A file of images holds, in big-endian byte order,
 
@@ -24,12 +24,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from support.command import InputError
 from support.downloads import download_verified
 from support.files import input_file, most_unpacked, write_bytes
-from support.pictures import shrunk
+from support.npz import finite_float32, read_npz, write_npz
+
+MNIST_DIR = Path(__file__).resolve().parent.parent / "mnist_data"
+BOOK_MNIST_DIR = Path("../mnist_data")  # where the book's programs have it
+PARAMETERS = ("w1", "b1", "w2", "b2", "w3", "b3", "w4", "b4")  # the last two only of the CNN
+HIDDEN_BIASES = {"mlp": ("b1", "b2"), "cnn": ("b3",)}  # as long as the hidden layers are wide
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 SIDE = 28  # height and width of an MNIST picture in pixels
@@ -48,12 +52,6 @@ MNIST_FILES = {
 }
 FILE_NAMES = re.compile(r"(.+[-_])?(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 PLACES = ("", "raw", "MNIST/raw")  # in a folder; the last two are PyTorch's
-
-# Finding a digit in a picture.
-LARGEST = 400  # pixels: longer pictures are reduced first
-LUMA = (0.299, 0.587, 0.114)  # grey from red, green and blue (ITU-R BT.601)
-FAINT = 0.1  # of the paper's light: what the darkest ink must take away
-THIN, STROKE = 1.6, 2.0  # pixels in the box: thinner lines are thickened to STROKE
 
 # The original server refuses downloads; these two have exact copies of its files.
 MNIST_MIRRORS = (
@@ -84,6 +82,19 @@ def download_mnist(folder):
     for name, (size, sha256) in MNIST_DOWNLOADS.items():
         urls = [mirror + name for mirror in MNIST_MIRRORS]
         download_verified(urls, Path(folder) / name, sha256, size)
+
+
+def data_folder(data_dir=None):
+    """Return the folder with the digits, and whether they are "mnist" or "synthetic".
+
+    It is `data_dir` if given, else the first of `mnist_data` beside the program and the book's
+    folder `../mnist_data` that holds MNIST, else the place of the synthetic digits.
+    """
+    if data_dir is None:
+        synthetic = MNIST_DIR / "synthetic"
+        data_dir = next(filter(find_mnist, (MNIST_DIR, BOOK_MNIST_DIR)), synthetic)
+    folder = Path(data_dir)
+    return folder, "synthetic" if folder == MNIST_DIR / "synthetic" else "mnist"
 
 
 def find_mnist(folder):
@@ -179,85 +190,50 @@ def write_idx(path, array):
     write_bytes(path, content)
 
 
-def find_digit(picture):
-    """Return the digit in a photograph or drawing, as MNIST would hold it.
+def as_rows(images, labels):
+    """Return images (N, 28, 28) and labels (N,) as `MNIST_MLP.train_data` has them."""
+    rows = images.reshape(len(images), -1)  # (N, 28, 28) -> (N, 784)
+    return np.column_stack([rows, labels])  # (N, 784) and (N,) -> (N, 785)
 
-    MNIST's own preparation: the digit is scaled to fit a box of 20 x 20 pixels, then moved so that
-    its centre of mass is at pixel (14, 14). Strokes thinner than MNIST's are thickened first.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (H, W, 3), uint8
-        One digit, dark on light or light on dark, with some paper around it.
+def shift_pictures(pictures, largest, rng):
+    """Return the pictures (N, 784), each moved by up to `largest` pixels along both axes.
 
-    Returns
-    -------
-    ndarray of shape (28, 28), uint8
-        0 (paper) to 255 (ink). `InputError` if the picture shows nothing that stands out.
+    Each picture gets a margin of paper (0), then a random window of the old size is cut out. What
+    leaves the window is lost.
     """
-    ink = _ink(shrunk(picture, LARGEST).astype(np.float64) @ LUMA)  # (H, W, 3) -> (H, W)
-    digit = _digit_mask(ink)
-    near = ndimage.binary_dilation(digit, iterations=max(1, min(ink.shape) // 30))
-    ink = np.clip(ink / np.percentile(ink[digit], 90), 0, 1) * near
-    ink[ink < 0.1] = 0  # the grain of the paper
-    rows, columns = np.nonzero(ink > 0.25)
-    scale = BOX / (1 + max(np.ptp(rows), np.ptp(columns)))
-    # the mean distance from inside a line of width w to its edge is w / 4
-    stroke = 4 * ndimage.distance_transform_edt(digit)[digit].mean()
-    if stroke * scale < THIN:
-        ink = ndimage.grey_dilation(ink, size=1 + round(STROKE / scale - stroke))
-    start = [centre - SIDE / 2 / scale for centre in ndimage.center_of_mass(ink)]
-    if scale < 1:  # without aliasing
-        ink = ndimage.gaussian_filter(ink, 0.3 / scale)
-    seen = ndimage.affine_transform(ink, np.eye(2) / scale, start, (SIDE, SIDE), order=1)
-    return np.round(255 * seen).astype(np.uint8)
+    count = len(pictures)
+    margin = (largest, largest)
+    padded = np.pad(pictures.reshape(count, SIDE, SIDE), ((0, 0), margin, margin))
+    # a view of all P x P windows, P = 2 largest + 1: (N, 27 + P, 27 + P) -> (N, P, P, 28, 28)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))
+    row, column = rng.integers(0, 2 * largest, size=(2, count), endpoint=True)
+    return windows[np.arange(count), row, column].reshape(count, -1)  # (N, 28, 28) -> (N, 784)
 
 
-def _ink(grey):
-    """Return how much of the paper's light each pixel lacks, 0 to 1; of a negative for light ink.
+def read_parameters(path):
+    """Return {"w1": array, "b1": array, ...} from the npz file `path`; shapes are not checked."""
+    with read_npz(path, "file of parameters") as arrays:
+        names = PARAMETERS if "w4" in arrays else PARAMETERS[:6]
+        for name in names:
+            if name not in arrays:
+                raise InputError(f"{path} holds no {name}; expected {', '.join(names)}")
+        return {name: arrays.floats(name) for name in names}
 
-    From the mean around it, ink differs much in few places and paper little in many: the sign of
-    the third moment says which side the ink is on. The paper is then the picture without its narrow
-    dark parts (a morphological closing), with all its shadows.
-    """
-    side = min(grey.shape)
-    difference = grey - ndimage.uniform_filter(grey, 1 + side // 4, mode="nearest")
-    if np.sum(difference**3) > 0:
-        grey = 255 - grey
-    grey = ndimage.gaussian_filter(grey, side / 200)
-    paper = ndimage.grey_closing(grey, size=max(3, round(0.3 * side)), mode="nearest")
-    return 1 - (grey + 1) / (paper + 1)  # 1, so that black paper does not divide by 0
-
-
-def _digit_mask(ink):
-    """Return where the digit is: the largest connected piece of ink, and others not much smaller.
-
-    Pieces at the picture's edge (a shadow, the table) are left out, unless the largest is one.
-    """
-    if ink.max() < FAINT:
-        raise InputError("no digit stands out from the paper")
-    parts, number = ndimage.label(ink > _otsu(ink), structure=np.ones((3, 3)))
-    sizes = ndimage.sum_labels(ink, parts, np.arange(number + 1))
-    sizes[0] = 0  # the paper
-    edge = np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))
-    keep = sizes >= sizes.max() / 10
-    if sizes.argmax() not in edge:
-        keep[edge] = False
-    return keep[parts]
+def write_parameters(path, layers):
+    """Write the (weight, bias) of each of `layers` to `path`, for `read_parameters`."""
+    parameters = {}
+    for number, (weight, bias) in enumerate(layers, start=1):
+        parameters |= {f"w{number}": finite_float32(weight), f"b{number}": finite_float32(bias)}
+    if any(array is None for array in parameters.values()):
+        raise InputError(f"{path} is not written: some parameters are no finite numbers")
+    write_npz(path, parameters, "the parameters")
 
 
-def _otsu(values):
-    """Return the threshold between two classes with the largest variance between them.
-
-    N. Otsu, "A threshold selection method from gray-level histograms", 1979.
-    """
-    counts, edges = np.histogram(values, 256)
-    centres = (edges[1:] + edges[:-1]) / 2
-    below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
-    above = counts.sum() - below
-    mean = sums[-1] / counts.sum()
-    between = (mean * below - sums[:-1]) ** 2 / (below * above)
-    return centres[np.argmax(between)]
+def architecture(parameters):
+    """Return the model of `read_parameters`, "mlp" or "cnn", and the sizes of its hidden layers."""
+    model = "cnn" if "w4" in parameters else "mlp"
+    return model, [parameters[name].size for name in HIDDEN_BIASES[model]]
 
 
 def _read(path, magic, dimensions):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist.data import CLASSES, SIDE
 from support.files import output_file
-from support.mnist import CLASSES, SIDE
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette for all kinds of sight
 MOST_MISTAKES = 24
