@@ -318,7 +318,8 @@ def stylize(
             small, small_styles = scaled(content, styles, scale)
             if position is None:
                 image = first_image(network, small, small_styles, start, settings, rng)
-                position = Position(number, 0, np.clip(image, *bounds), {})
+                image = np.clip(image, *bounds, order="C")
+                position = Position(number, 0, image, {})
             elif position.scale < number:
                 image = enlarged(position.image, scale.height, scale.width)
                 position = Position(number, 0, image, {})
@@ -406,7 +407,7 @@ def enlarged(image, height, width):
     """Return an image (1, 3, h, w) resized to (1, 3, height, width)."""
     pixels = np.ascontiguousarray(image[0].transpose(1, 2, 0))  # (C, h, w) -> (h, w, C)
     pixels = resize_picture(pixels, height, width)
-    return pixels.transpose(2, 0, 1)[np.newaxis]  # (H, W, C) -> (1, C, H, W)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[np.newaxis])  # -> (1, C, H, W)
 
 
 # ---- the command --------------------------------------------------------------------------------

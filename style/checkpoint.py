@@ -156,7 +156,7 @@ def write_checkpoint(path, checkpoint):
         "losses": np.array(losses, np.float64).reshape(-1, len(LOSSES)),
         "frame_steps": np.array([step for step, _ in frames], np.int64),
         "frames": np.array([frame for _, frame in frames], np.uint8),
-        **{f"memory_{name}": np.array(arrays, np.float32) for name, arrays in state.items()},
+        **{f"memory_{k}": list(x) or np.empty(0, np.float32) for k, x in state.items()},
     }
     write_npz(path, arrays, "the checkpoint")
 
@@ -182,6 +182,9 @@ def read_checkpoint(path):
                 coarsest, earlier,
             )  # fmt: skip
             _check(checkpoint)
+            for name, stack in state.items():
+                if stack.ndim == 5:  # each an array of its own, which lbfgs can forget
+                    state[name] = [array.copy() for array in stack]
         except (InputError, MemoryError):
             raise
         except Exception as error:  # of many types: the text can hold anything

@@ -91,6 +91,8 @@ class Journal:
         now = time.perf_counter()
         if step.losses:
             self.latest = step
+            if self.resumed.position:
+                self.resumed.position.optimizer_state.clear()  # much memory; the next one is there
             self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
             self._show(step)
             if len(self.losses) == len(self.resumed.losses) + HINT_AFTER:

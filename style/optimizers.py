@@ -82,7 +82,7 @@ def lbfgs(objective, position, steps, bounds, emit, most=PAIRS):
     pairs = []
     for s, y in zip(state.get("s", ()), state.get("y", ()), strict=True):
         pairs = with_pair(pairs, s, y, most)
-    image = np.array(image, order="C")  # one memory order, so that sums are the same to the bit
+    image = np.ascontiguousarray(image)  # one memory order: sums are then the same to the bit
     losses, gradient = objective(image)
     gradient = np.ascontiguousarray(gradient)
     while done < steps:
@@ -97,7 +97,9 @@ def lbfgs(objective, position, steps, bounds, emit, most=PAIRS):
             pairs = []
             continue
         new_image, losses, new_gradient = found
-        pairs = with_pair(pairs, new_image - image, new_gradient - gradient, most)
+        s = np.subtract(new_image, image, out=direction)  # in memory that is no longer needed
+        y = np.subtract(new_gradient, gradient, out=gradient)
+        pairs = with_pair(pairs, s, y, most)
         image, gradient = new_image, new_gradient
         done += 1
         state = {"s": [s for s, _, _ in pairs], "y": [y for _, y, _ in pairs]}
@@ -168,6 +170,7 @@ def line_search(objective, image, losses, gradient, direction, bounds):
         new_losses, new_gradient = objective(new_image)
         if sum(new_losses.values()) - loss <= DECREASE * predicted:
             return new_image, new_losses, np.ascontiguousarray(new_gradient)
+        del new_gradient  # the next trial needs its memory
     return None
 
 

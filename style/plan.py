@@ -169,7 +169,7 @@ def style_transfer_bytes(scale, layers, settings):
     for block, is_pool, _ in map(depth, settings.used_layers()[0]):
         targets += 4 * channels * min(2 ** (block - 1), 8) / 4 ** (block - 1 + is_pool)
     # images, gradients, the optimiser's memory: bytes a pixel
-    memory = 170 if settings.optimizer == "adam" else 120 + 24 * (settings.pairs or PAIRS)
+    memory = 140 if settings.optimizer == "adam" else 100 + 24 * (settings.pairs or PAIRS)
     return int(
         12 * filters  # transformed, forward and backward
         + 18 * channels * at_once  # features, masks and gradients of a tile

@@ -23,12 +23,20 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 def write_npz(path, arrays, what):
     """Write a dict of arrays; `what` names the kind of file, as in `support.files.output_file`.
 
-    np.savez of NumPy 1 lets Python print a traceback of its own when the disk is full.
+    A list of arrays is written as their stack, without a copy of all of them. np.savez of NumPy 1
+    lets Python print a traceback of its own when the disk is full.
     """
     with output_file(path, what) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+                if isinstance(array, list):
+                    shape = len(array), *array[0].shape
+                    header = {"descr": array[0].dtype.str, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for each in array:
+                        member.write(np.ascontiguousarray(each))
+                else:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,27 @@ def test_what_was_chosen_for_lack_of_memory_is_resumed(
     assert len(read_checkpoint(checkpoint).position.optimizer_state.get("s", [])) in (0, 4)
     assert call("--resume", checkpoint) == 0  # with enough memory
     assert output.read_bytes() == expected.read_bytes()
+
+
+@OPTIMIZERS
+def test_a_resumed_run_takes_no_more_memory(tmp_path, optimizer):
+    write_picture("large.png", waves(120, 160, 0))
+    options = ["--content", "large.png", "--style", "style.png", "--weights", "narrow.mat",
+               *SHALLOW, "--size", 160, "--scales", 1, "--steps", 12,
+               "--optimizer", optimizer, "--output", tmp_path / "made.png"]  # fmt: skip
+
+    def peak(status, *options, on_step=None):
+        tracemalloc.start()
+        assert call(*options, on_step=on_step) == status
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    whole = peak(0, *options)
+    assert whole > 120 * 160 * (24 * 10 if optimizer == "lbfgs" else 24)
+    checkpoint = ["--checkpoint", tmp_path / "a.npz"]
+    assert peak(130, *options, *checkpoint, on_step=interrupt_at(11)) < 1.05 * whole
+    assert peak(0, "--resume", tmp_path / "a.npz") < 1.1 * whole
 
 
 # ---------------------------------------------------------------- killed
@@ -657,7 +679,7 @@ def assert_same(checkpoint, read):
     assert list(state_read) == list(state)
     pairs = [(checkpoint.position.image, read.position.image)]
     for array, again in [*pairs, *((state[name], state_read[name]) for name in state)]:
-        assert again.dtype == np.float32
+        assert np.asarray(again).dtype == np.float32
         np.testing.assert_array_equal(again, array)
     assert [step for step, _ in read.frames] == [0, 5]
     for (_, frame), (_, again) in zip(checkpoint.frames, read.frames, strict=True):
