@@ -89,8 +89,8 @@ def main(argv=None):
     parser.add_argument("--output-dir", type=Path, default=HERE, help="folder for the pictures")
     parser.add_argument("--seed", type=bounded(int, least=0), default=0,
                         help="a different seed makes different pictures")  # fmt: skip
-    parser.add_argument("--scale", type=bounded(float, least=0.1, most=2), default=1.0,
-                        help="size factor, 0.1 to 2")  # fmt: skip
+    parser.add_argument("--scale", type=bounded(float, least=0.1, most=5), default=1.0,
+                        help="size factor, 0.1 to 5; 4 needs 8 GB")  # fmt: skip
     parser.add_argument("--only", choices=SCENES, nargs="+", metavar="FILE",
                         default=list(SCENES), help="which pictures to make")  # fmt: skip
     return exit_status(parser.prog, run, parser.parse_args(argv))

@@ -143,10 +143,10 @@ def test_a_ray_meets_the_ground_at_the_first_sample_as_high_as_the_ray():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--scale", "0"], r"argument --scale: .* 0\.1 .* 2, .*'0'"),
-        (["--scale", "2.1"], r"argument --scale: .* 0\.1 .* 2, .*'2\.1'"),
-        (["--scale", "nan"], r"argument --scale: .* 0\.1 .* 2, .*'nan'"),
-        (["--scale", "big"], r"argument --scale: .* 0\.1 .* 2, .*'big'"),
+        (["--scale", "0"], r"argument --scale: .* 0\.1 .* 5, .*'0'"),
+        (["--scale", "5.1"], r"argument --scale: .* 0\.1 .* 5, .*'5\.1'"),
+        (["--scale", "nan"], r"argument --scale: .* 0\.1 .* 5, .*'nan'"),
+        (["--scale", "big"], r"argument --scale: .* 0\.1 .* 5, .*'big'"),
         (["--seed", "-1"], r"argument --seed: .* 0, .*'-1'"),
         (["--only", "sketch.jpg"], r"argument --only: invalid choice: 'sketch\.jpg'"),
     ],

@@ -190,7 +190,8 @@ def paint(rng, height, width):
     relief = np.zeros(x.shape)
     unit = x.shape[0] / 640
     # The bristle pattern: fine across the brush (rows), long along the stroke (columns).
-    bristles = gaussian_filter(rng.normal(size=(512, 2048)), (0.9 * unit, 26 * unit))
+    size = max(512, round(256 * unit)), max(2048, round(1024 * unit))  # larger than any stroke
+    bristles = gaussian_filter(rng.normal(size=size), (0.9 * unit, 26 * unit))
     bristles = np.clip(0.5 + 0.30 * bristles / bristles.std(), 0, 1).astype(np.float32)
     for broad, long, count in STROKES:
         lay_strokes(
