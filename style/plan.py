@@ -23,7 +23,7 @@ SAFETY = 1.25  # not all memory that is free can be used: it is allocated in lar
 OVERHEAD = 16_000  # a step takes as long as one for its pixels and so many more
 SMALL = 32  # pixels a side; smaller results are useless
 TILES = (1024, 512, 256)  # pixels: sides of the tiles to choose from (`fast/tiles.py`)
-TILED = 1.7  # a pixel in tiles takes so many times as long: a second forward pass, and margins
+TILED = 1.6  # a pixel in tiles takes so many times as long: a second forward pass, and margins
 PAIRS = 10  # steps that L-BFGS remembers, if memory allows
 LEAST_PAIRS = 3  # with fewer, Adam is better
 
@@ -49,7 +49,8 @@ class Scale(NamedTuple):
     def work(self):
         """How long a step takes, in a unit that depends on the machine and the settings."""
         pixels = self.width * self.height
-        return pixels * (TILED if pixels > TILES[0] ** 2 else 1) + OVERHEAD
+        # an integer: sums of fractions can exceed the total that the bar shows
+        return round(pixels * (TILED if pixels > TILES[0] ** 2 else 1)) + OVERHEAD
 
 
 class Position(NamedTuple):

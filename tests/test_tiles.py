@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from fast.fused import FusedNetwork
 from fast.strips import get_threads, set_threads
 from fast.tiles import cut
-from style.objective import Objective, style_grams
+from style.objective import Objective, style_grams, tiles_of
 from style.settings import Settings
-from style_transfer_cpu import VGG16, VGG19, used_part
+from style_transfer_cpu import VGG16, VGG19, stylize, used_part
 from vgg_cpu import layer_table
 
 MEAN = np.array([123.7, 116.8, 103.9]).reshape(1, 3, 1, 1)
@@ -70,8 +70,8 @@ def test_tiles_are_as_square_as_memory_allows():
     assert all(area[0] == slice(0, 100) for area, _ in low)
 
 
-def network_of(kind, wanted, dtype, pooling="max", divisor=16):
-    """Return a narrow VGG with He-normal filters, as `FusedNetwork`."""
+def vgg_of(kind, dtype, pooling="max", divisor=16):
+    """Return a VGG with He-normal filters, narrow unless `divisor` is 1."""
     vgg = kind()
     vgg.build_model({k: n // divisor for k, n in layer_table(kind.blocks).items() if n})
     if pooling == "average":
@@ -84,7 +84,11 @@ def network_of(kind, wanted, dtype, pooling="max", divisor=16):
         bias = rng.standard_normal(layer.channel_out)
         layer.load_param(weight.astype(dtype), bias.astype(dtype))
         layer.freeze()
-    return FusedNetwork(used_part(vgg, wanted))
+    return vgg
+
+
+def network_of(kind, wanted, *options):
+    return FusedNetwork(used_part(vgg_of(kind, *options), wanted))
 
 
 def image(height, width, seed, dtype):
@@ -93,13 +97,13 @@ def image(height, width, seed, dtype):
     return (pixels + noise - MEAN).astype(dtype)
 
 
-def in_tiles(kind, size, tile, dtype, layers, pooling="max", blend=None, content_weight=2.0):
+def in_tiles(kind, size, tile, dtype, layers, pooling="max", blend=None, divisor=16):
     """Return (number of tiles, losses, gradient, Gram matrices of the styles), with such tiles."""
     chosen = Settings(
-        tile=tile, content_weight=content_weight, style_weight=30.0, tv_weight=0.01,
+        tile=tile, content_weight=2.0, style_weight=30.0, tv_weight=0.01,
         style_blend=blend, **layers,
     )  # fmt: skip
-    network = network_of(kind, chosen, dtype, pooling)
+    network = network_of(kind, chosen, dtype, pooling, divisor)
     styles = [image(60, 52, 1, dtype), image(48, 70, 2, dtype)][: len(blend or [1])]
     objective = Objective(network, image(*size, 0, dtype), styles, chosen)
     losses, gradient = objective(image(*size, 3, dtype))
@@ -131,6 +135,31 @@ def test_losses_and_gradient_in_tiles_are_those_of_the_whole(
     assert in_parts[1].dtype == dtype
     for name, matrix in grams.items():
         assert relative_error(in_parts[2][name], matrix) < (1e-12 if exact else 1e-5), name
+
+
+def test_the_same_with_as_many_channels_as_vgg_16_has():
+    one, losses, gradient, _ = in_tiles(VGG16, (63, 90), None, np.float32, SHALLOW, divisor=1)
+    many, *in_parts, _ = in_tiles(VGG16, (63, 90), 60, np.float32, SHALLOW, divisor=1)
+    assert one == 1 < many
+    assert in_parts[0] == pytest.approx(losses, rel=1e-5)
+    assert relative_error(in_parts[1], gradient) < 1e-3
+
+
+def test_the_result_has_no_seams():
+    """At 1024 pixels, in tiles and whole: hardly a value differs, and none by much."""
+    content = waves(300, 1024, 0)
+    style = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    vgg, results = vgg_of(VGG16, np.float32), []
+    for tile in (None, 256):
+        chosen = Settings(
+            size=1024, scales=1, steps=5, tile=tile, weights="narrow", init="content", **SHALLOW
+        )
+        results.append(stylize(content, [style], chosen, network=vgg).astype(int))
+    assert len(tiles_of(FusedNetwork(used_part(vgg, chosen)), vgg.prepare(content), chosen)) > 4
+    assert np.abs(results[0] - content).mean() > 5
+    difference = np.abs(results[0] - results[1])
+    assert difference.max() <= 3
+    assert difference.mean() < 0.002
 
 
 @pytest.mark.parametrize("weights", [{"content_weight": 0.0}, {"style_weight": 0.0}])
