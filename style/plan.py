@@ -201,16 +201,14 @@ def fit_memory(settings, scale, layers, choose=True):
             return choice, needed
 
     def is_too_large(side):
-        share = side / size
-        styles = [(share * h, share * w) for h, w in scale.style_sizes]
-        smaller = Scale(share * scale.height, share * scale.width, styles)
-        return style_transfer_bytes(smaller, layers, choice) > room
+        h, w, styles = (side / size * np.array(each) for each in scale[:3])
+        return style_transfer_bytes(Scale(h, w, styles), layers, choice) > room
 
     size = max(scale.height, scale.width)
+    advice = "close other programs or raise the memory limit"
     largest = bisect_left(range(size), True, key=is_too_large) - 1
-    advice = f"the largest that fits is --size {largest}"
-    if largest < SMALL:
-        advice = "no size fits; close other programs or raise the memory limit"
+    if choose and largest >= SMALL:
+        advice = f"the largest that fits is --size {largest}"
     raise InputError(
         f"--size {size} needs about {format_bytes(needed)} of memory, but only "
         f"{format_bytes(available)} are free; {advice}"

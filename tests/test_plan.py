@@ -108,7 +108,7 @@ def test_what_is_given_is_kept(monkeypatch):
         assert fitted != chosen
         for name, value in given.items():
             assert getattr(fitted, name) == value
-    with pytest.raises(InputError, match="needs about"):  # as a run that is resumed
+    with pytest.raises(InputError, match="free; close other"):  # as a run that is resumed
         fit_memory(Settings(weights="trained"), size(2000), layers, choose=False)
 
 
@@ -128,7 +128,7 @@ def test_what_does_not_fit_at_all_is_refused_with_what_does(monkeypatch):
 def test_when_nothing_fits_it_says_so(monkeypatch):
     monkeypatch.setattr(plan, "available_bytes", lambda: 10**8)
     layers, chosen = layers_of(), Settings(weights="trained")
-    with pytest.raises(InputError, match="no size fits"):
+    with pytest.raises(InputError, match="free; close other programs"):
         fit_memory(chosen, size(200), layers)
     monkeypatch.setattr(plan, "available_bytes", lambda: None)  # not known: no reason to refuse
     assert fit_memory(chosen, size(9000), layers)[0] == chosen
