@@ -67,7 +67,7 @@ def _curves(history):
         for part, color, style in (("", BLUE, "o-"), ("test_", ORANGE, "s--")):
             if part + quantity in history[0]:
                 values = [scale * entry[part + quantity] for entry in history]
-                label = "test digits" if part else "training digits"
+                label = "test digits" if part else "training digits, during the epoch"
                 axes.plot(epochs, values, style, color=color, markersize=4, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity + (" in %" if scale > 1 else ""))
@@ -128,6 +128,7 @@ def _weights(weight):
     for axes in grid.flat:
         axes.set_axis_off()
     figure.colorbar(image, ax=grid, label="weight")
-    what = f"{len(pictures)} of {weight.shape[-1]} outputs of the first layer: their weights"
-    figure.suptitle(f"{what}, {side} x {side} pixels", fontsize=11)
+    few = f"{len(pictures)} of " if len(pictures) < weight.shape[-1] else ""
+    what = f"{few}the {weight.shape[-1]} filters of the first layer"
+    figure.suptitle(f"{what}, {side} x {side} weights each", fontsize=11)
     return figure
