@@ -30,18 +30,17 @@ def convolve(padded, filters, bias, out):
     Wp = Wo + K - 1
 
     def strip(n, y0, y1):
-        count, rows = n.stop - n.start, y1 - y0 + K - 1
-        pixels = scratch("pixels", (count, rows, Wp, C), out.dtype)
-        np.copyto(pixels, padded.array[n, y0 : y0 + rows, :Wp])
-        product = scratch("product", (K * K * Co, count * rows * Wp), out.dtype)
-        # (K K Co, C) @ (C, P): one plane for each position and channel, so that the additions
-        # below read whole rows of pixels
-        np.matmul(filters.matrices.T, pixels.reshape(-1, C).T, out=product)
-        parts = product.reshape(K, K, Co, count, rows, Wp)
-        sums = scratch("sums", (Co, count, y1 - y0, Wo), out.dtype)
-        sums[...] = 0 if bias is None else bias[:, None, None, None]
+        pixels = padded.array[n, y0 : y1 + K - 1, :Wp]
+        count, rows, _, _ = pixels.shape
+        product = scratch("product", (count, rows, K * K * Co, Wp), out.dtype)
+        # (K K Co, C) @ (n, rows, C, Wp): a row for each position and channel, which the additions
+        # below read as a whole
+        np.matmul(filters.matrices.T, pixels.transpose(0, 1, 3, 2), out=product)
+        parts = product.reshape(count, rows, K, K, Co, Wp)
+        sums = scratch("sums", (count, y1 - y0, Co, Wo), out.dtype)
+        sums[...] = 0 if bias is None else bias[:, None]
         for i, j in np.ndindex(K, K):
-            sums += parts[i, j, ..., i : i + y1 - y0, j : j + Wo]
-        np.copyto(out[n, y0:y1], sums.transpose(1, 2, 3, 0))  # (Co, n, h, Wo) -> (n, h, Wo, Co)
+            sums += parts[:, i : i + y1 - y0, i, j, :, j : j + Wo]
+        np.copyto(out[n, y0:y1], sums.transpose(0, 1, 3, 2))  # (n, h, Co, Wo) -> (n, h, Wo, Co)
 
     run_strips(strip, strips_of_bytes(N, Ho, Wp * max(C, K * K * Co) * out.itemsize))
