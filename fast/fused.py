@@ -279,38 +279,35 @@ class FusedNetwork:
     def _rectify_and_pool(self, stage, pooled):
         """Return the epilogue that applies ReLU to a block and pools it into `pooled`."""
         mask, argmax = stage.mask, stage.argmax
+        takes_maximum = pooled is not None and not stage.averages
+        rectifies = not takes_maximum or stage.relu_name in self._features
+        # An array of zeros, not the number 0: NumPy's maximum is three times as fast with it.
         zeros = np.zeros(stage.shape[2:], stage.conv.weight.dtype)
 
         def epilogue(n, y, x, block):
             h, w, _ = block.shape
-            corners = [block[i : h // 2 * 2 : 2, j : w // 2 * 2 : 2] for i, j in CORNERS]
+            h2, w2 = h // 2 * 2, w // 2 * 2
+            a, b, c, d = (block[i:h2:2, j:w2:2] for i, j in CORNERS)
+            where = np.s_[n, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
             if mask is not None:
                 np.greater_equal(block, 0, out=mask[n, y : y + h, x : x + w])
-            if argmax is not None:
-                first_passes = corners[0] >= 0
-            # An array of zeros, not the number 0: NumPy's maximum is three times as fast with it.
-            np.maximum(block, zeros[:w], out=block)
-            if pooled is None:
-                return
-            a, b, c, d = corners
-            where = np.s_[n, y // 2 : (y + h) // 2, x // 2 : (x + w) // 2]
-            if stage.averages:
+            if takes_maximum:  # before ReLU, which then has fewer values
+                larger = np.maximum(block[0:h2:2], block[1:h2:2])
+                largest = np.maximum(larger[:, 0:w2:2], larger[:, 1:w2:2], out=pooled[where])
+                if argmax is not None:
+                    # The first of equals is the argmax. In bytes, where true is 1:
+                    not_a, not_b, not_c = ((e != largest).view(np.uint8) for e in (a, b, c))
+                    index = not_a * (1 + not_b * (1 + not_c))
+                    dead = (largest <= 0) & (a < 0)  # after ReLU, a is the first of four zeros
+                    np.maximum(index, dead.view(np.uint8) * np.uint8(DEAD), out=argmax[where])
+                np.maximum(largest, zeros[: w2 // 2], out=largest)
+            if rectifies:
+                np.maximum(block, zeros[:w], out=block)
+            if pooled is not None and stage.averages:
                 total = np.add(a, b, out=pooled[where])
                 total += c
                 total += d
                 total *= 0.25
-                return
-            upper, lower = np.maximum(a, b), np.maximum(c, d)
-            largest = np.maximum(upper, lower, out=pooled[where])
-            if argmax is not None:
-                # Corners count row by row, and the first of equals is the argmax. In bytes, where
-                # true is 1: 2 or 3 if the lower row is larger, else 0 or 1; DEAD if ReLU cut all.
-                index = (d > c).view(np.uint8)
-                index += 2
-                index *= (lower > upper).view(np.uint8)
-                np.maximum(index, (b > a).view(np.uint8), out=index)
-                dead = ~(first_passes | (largest > 0))
-                np.maximum(index, dead.view(np.uint8) * np.uint8(DEAD), out=argmax[where])
 
         return epilogue
 

@@ -60,6 +60,7 @@ BLOCK = 64  # columns of a product at most: 5 % faster than 128
 SMALL_PRODUCT = 10**6  # OpenBLAS does not repack a product of (M, N) and (N, L) if M N L <= this
 DEEP = 2**17  # C Co from which filters do not stay in the cache: they are read once for DEEP_TILES
 DEEP_TILES = 256  # more would save little and need more memory
+DEEP_STRIP = 12  # tiles a strip there: it is only transformed, and short strips end together
 TWO_WAY = 2**17  # C Co from which both directions use the same U; with 512 channels it has 67 MB
 GRADIENT_TILES = 1024  # whose V and dM `weight_gradient` keeps at a time, to bound the memory
 
@@ -184,37 +185,39 @@ def convolve(padded, filters, bias, out, epilogue=None):
         run_strips(multiply, np.ndindex(n, n))
         run_strips(transform_back, parts)
 
-    strips = _strips_of_tiles(len(x), padded.output_size(3), C, m)
+    shape = len(x), padded.output_size(3), C, m
     if C * Co >= DEEP:
-        for places in _chunks(strips, DEEP_TILES):
+        for places in _chunks(_strips_of_tiles(*shape, DEEP_STRIP), DEEP_TILES):
             together(places)
     else:
-        run_strips(strip, strips)
+        run_strips(strip, _strips_of_tiles(*shape))
 
 
-def _strips_of_tiles(pictures, size, channels, tile):
+def _strips_of_tiles(pictures, size, channels, tile, most=STRIP_TILES):
     """Return (picture, first row, last + 1, first column, last + 1) of strips of tiles.
 
     A strip is so narrow that `_combine_rows` multiplies its rows of pixels without repacking. Even
     a small picture is cut in two, so that two threads have work.
     """
     rows, columns = (ceil(length / tile) for length in size)
-    tiles = min(STRIP_TILES, ceil(pictures * rows * columns / 2))
+    tiles = min(most, ceil(pictures * rows * columns / 2))
     widest = (SMALL_PRODUCT // (tile + 2) ** 2 // channels - 2) // tile
     across = strips_of_rows(1, columns, min(tiles, widest))
     widest = max(t1 - t0 for _, t0, t1 in across)
     high = min(round(tiles / widest), STRIP_TILES // widest)
-    return [
+    strips = [
         (n, r0, r1, t0, t1)
         for n, r0, r1 in strips_of_rows(pictures, rows, high)
         for _, t0, t1 in across
     ]
+    # the largest first: the threads then finish at nearly the same time
+    return sorted(strips, key=lambda place: prod(_shape(place)), reverse=True)
 
 
 def _chunks(strips, tiles):
-    """Cut the list of strips into lists of about so many tiles."""
-    at_once = max(1, tiles // max(prod(_shape(place)) for place in strips))
-    return [strips[i : i + at_once] for i in range(0, len(strips), at_once)]
+    """Cut the list of strips into lists of nearly equal length, of at most so many tiles."""
+    at_once = tiles // max(prod(_shape(place)) for place in strips)
+    return [strips[i:j] for _, i, j in strips_of_rows(1, len(strips), at_once)]
 
 
 def _numbered(strips):
