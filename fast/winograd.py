@@ -201,8 +201,9 @@ def _strips_of_tiles(pictures, size, channels, tile, most=STRIP_TILES):
     """
     rows, columns = (ceil(length / tile) for length in size)
     tiles = min(most, ceil(pictures * rows * columns / 2))
-    widest = (SMALL_PRODUCT // (tile + 2) ** 2 // channels - 2) // tile
-    across = strips_of_rows(1, columns, min(tiles, widest))
+    widest = max(1, (SMALL_PRODUCT // (tile + 2) ** 2 // channels - 2) // tile)
+    # so wide that several rows of them are about as many tiles as wanted
+    across = strips_of_rows(1, columns, tiles // ceil(tiles / widest))
     widest = max(t1 - t0 for _, t0, t1 in across)
     high = min(round(tiles / widest), STRIP_TILES // widest)
     strips = [
