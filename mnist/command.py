@@ -218,6 +218,8 @@ def train_and_evaluate(mlp, interrupted):
             mlp.save_model(interrupted)
             print(f"{interrupted} keeps the best parameters so far, of epoch "
                   f"{mlp.best[0]['number']}: loss {mlp.best[0]['loss']:.4f}")  # fmt: skip
+        else:
+            print("the first epoch is not finished: no parameters are kept")
         raise
     train_accuracy, test_accuracy = mlp.evaluate(mlp.train_data), mlp.evaluate()
     seconds = sum(entry["seconds"] for entry in mlp.history)

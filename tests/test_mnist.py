@@ -853,7 +853,9 @@ def test_the_command_interrupted(mnist_dir, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(MNIST_MLP, "train", interrupt)
     assert main(["--data-dir", str(mnist_dir), "--save", str(tmp_path / "p.npz")]) == 130
-    assert capsys.readouterr().err == "mnist_mlp_cpu.py: interrupted\n"
+    captured = capsys.readouterr()
+    assert captured.err == "mnist_mlp_cpu.py: interrupted\n"
+    assert "the first epoch is not finished: no parameters are kept\n" in captured.out
     assert list(tmp_path.iterdir()) == []
 
 
