@@ -10,7 +10,7 @@ Processing", 2006.
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from fast.strips import run_strips, scratch, strips_of_bytes
+from fast.strips import SMALL_PRODUCT, run_strips, scratch, strips_of_bytes
 
 
 def prepare(weight):
@@ -56,13 +56,14 @@ def convolve(padded, filters, bias, out, epilogue=None):
     windows, strips = _windows(padded, filters.kernel_size, filters.stride, Ho, Wo)
 
     def strip(n, y0, y1):
-        block = out[n, y0:y1]
-        product = scratch("product", block.shape, out.dtype)
-        np.matmul(_gathered(windows[n, y0:y1]), filters.matrices, out=product.reshape(-1, Co))
-        if bias is None:
-            np.copyto(block, product)
+        block, matrix = out[n, y0:y1], _gathered(windows[n, y0:y1])
+        if Wo * filters.matrices.size <= SMALL_PRODUCT:  # row by row
+            product = block
+            np.matmul(matrix.reshape(*block.shape[:3], -1), filters.matrices, out=block)
         else:
-            np.add(product, bias, out=block)
+            product = scratch("product", block.shape, out.dtype)
+            np.matmul(matrix, filters.matrices, out=product.reshape(-1, Co))
+        np.add(product, 0 if bias is None else bias, out=block)
         if epilogue:
             for picture, part in enumerate(block, n.start):
                 epilogue(picture, y0, 0, part)

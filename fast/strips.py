@@ -20,6 +20,7 @@ import numpy as np
 from threadpoolctl import OpenBLASController, ThreadpoolController
 
 STRIP_BYTES = 1 << 20  # what `strips_of_bytes` lets a strip read
+SMALL_PRODUCT = 10**6  # OpenBLAS does not repack a product of (M, N) and (N, L) if M N L <= this
 
 _lock = threading.Lock()
 _threads = None  # None: as many as there are CPUs

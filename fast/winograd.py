@@ -49,7 +49,7 @@ from math import ceil, prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from fast.strips import run_strips, scratch, strips_of_rows
+from fast.strips import SMALL_PRODUCT, run_strips, scratch, strips_of_rows
 
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # F(4x4) uses the first five and infinity, F(6x6) all
 
@@ -57,7 +57,6 @@ STRIP_TILES = 60  # tiles a strip: large enough for full speed, small enough for
 POINT_ROWS = 2  # rows of points multiplied at a time, of n: their V and M stay in the cache
 FILTER_ROWS = 32  # channels in whose filters are transformed at a time
 BLOCK = 64  # columns of a product at most: 5 % faster than 128
-SMALL_PRODUCT = 10**6  # OpenBLAS does not repack a product of (M, N) and (N, L) if M N L <= this
 DEEP = 2**17  # C Co from which filters do not stay in the cache: they are read once for DEEP_TILES
 DEEP_TILES = 256  # more would save little and need more memory
 DEEP_STRIP = 12  # tiles a strip there: it is only transformed, and short strips end together

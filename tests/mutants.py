@@ -45,7 +45,7 @@ TESTS = {
 # Constants whose values make no difference to the results.
 SPEED_ONLY = (
     "STRIP_BYTES", "STRIP_TILES", "POINT_ROWS", "FILTER_ROWS", "SMALL_PRODUCT", "DEEP",
-    "DEEP_TILES", "GRADIENT_TILES", "FILTER_READ",
+    "DEEP_TILES", "DEEP_STRIP", "GRADIENT_TILES", "FILTER_READ",
 )  # fmt: skip
 
 OPERATORS = {

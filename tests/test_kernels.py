@@ -8,7 +8,7 @@ from helpers import oracles
 from helpers.layer_checks import DTYPES, assert_close, assert_convolution, conv_layer, says
 from threadpoolctl import threadpool_limits
 
-from fast import convolution, winograd
+from fast import convolution, im2col, winograd
 from fast import strips as threads
 from fast.convolution import ALGORITHMS
 from fast.padded import dilated, pad
@@ -31,11 +31,13 @@ def strips(request, monkeypatch):
     if request.param != "usual":
         monkeypatch.setattr(threads, "STRIP_BYTES", 600)
         monkeypatch.setattr(winograd, "STRIP_TILES", 2)
-        monkeypatch.setattr(winograd, "SMALL_PRODUCT", 24)
+        for module in (im2col, winograd):
+            monkeypatch.setattr(module, "SMALL_PRODUCT", 24)
         monkeypatch.setattr(winograd, "GRADIENT_TILES", 5)
     if request.param == "together":
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 5)
+        monkeypatch.setattr(winograd, "DEEP_STRIP", 2)
         monkeypatch.setattr(winograd, "TWO_WAY", 0)
     return request.param
 
@@ -137,6 +139,7 @@ def test_results_are_the_same_bits_for_any_number_of_threads(kind, deep, monkeyp
     if deep:
         monkeypatch.setattr(winograd, "DEEP", 0)
         monkeypatch.setattr(winograd, "DEEP_TILES", 8)
+        monkeypatch.setattr(winograd, "DEEP_STRIP", 3)
         monkeypatch.setattr(winograd, "TWO_WAY", 0)
     monkeypatch.setattr(winograd, "STRIP_TILES", 3)
     rng = np.random.default_rng(107)
