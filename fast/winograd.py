@@ -152,14 +152,16 @@ def convolve(padded, filters, bias, out, epilogue=None):
         V = scratch("V", (POINT_ROWS, n, rows * columns, C), x.dtype)
         M = scratch("M", (POINT_ROWS, n, rows * columns, Co), x.dtype)
         H = scratch("H", (rows, n, columns, m, Co), x.dtype)
+        # (k, n, T, Co) -> (k, n, T, S, Co/S) -> (k, n, S, T, Co/S)
+        blocks = M.reshape(POINT_ROWS, n, rows * columns, S, part).transpose(0, 1, 3, 2, 4)
+        inputs, outputs = _by_tile(V, rows, columns), _by_tile(M, rows, columns)
         windows = _combine_rows(BT, x, place, m)
         for i in range(0, n, POINT_ROWS):
             some = slice(i, i + POINT_ROWS)
-            _combine_columns(BT, windows[:, some], V)
+            np.matmul(BT, windows[:, some], out=inputs)
             # (k, n, 1, T, C) @ (k, n, S, C, Co/S) -> (k, n, S, T, Co/S)
-            blocks = M.reshape(POINT_ROWS, n, rows * columns, S, part).transpose(0, 1, 3, 2, 4)
             np.matmul(V[:, :, None], U[some], out=blocks)
-            np.matmul(AT, _by_tile(M, rows, columns), out=H[:, some])
+            np.matmul(AT, outputs, out=H[:, some])
         _write_pixels(AT, H, bias, out, place, epilogue)
 
     def together(places):
