@@ -5,6 +5,7 @@ function that makes a network, `mnist_mlp_cpu.make_network`.
 """
 
 import argparse
+import os
 
 from mnist.data import (
     MNIST_DIR,
@@ -157,7 +158,7 @@ def run(argv, schedules, make_network):
     model, hidden = choices.pop("model"), choices.pop("hidden")
     kept = data_folder(arguments.data_dir)[0] / f"trained_{model or 'mlp'}.npz"
     by_default = not arguments.load and all(v is None for v in (hidden, *choices.values()))
-    if digits and by_default and kept.is_file():
+    if digits and by_default and os.path.isfile(kept):
         print(f"network: {kept}, kept by an earlier run")
         arguments.load = kept
     if arguments.load:

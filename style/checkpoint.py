@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import os
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def read_options(argv):
             raise InputError(f"{given['resume']} is damaged: its options: {reason}") from None
         check_same_options(given["resume"], saved, given)
         saved["checkpoint"] = given["resume"]  # not the file that this one may be a copy of
-    elif "checkpoint" in given and given["checkpoint"].is_file():
+    elif "checkpoint" in given and os.path.isfile(given["checkpoint"]):
         read_checkpoint(given["checkpoint"])  # a file of another kind is not overwritten
     options = {**DEFAULTS, **saved, **given}
     files, settings = (

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from os.path import exists, realpath
 
 from style.settings import DEFAULTS, PROGRAM, check_files, flag
 from support.command import InputError
@@ -28,7 +29,7 @@ def for_each_content(files, settings):
             if output.suffix:
                 raise InputError(f"--output {output}: for several contents give a folder, FOLDER/")
             output = output / "*.png"
-        if any(output.parent.resolve() == folder.resolve() for folder in files.content):
+        if any(realpath(output.parent) == realpath(folder) for folder in files.content):
             raise InputError(f"--output {output.parent} holds the contents; give another folder")
     each = []
     for content, name in zip(contents, result_names(contents), strict=True):
@@ -44,7 +45,7 @@ def paint_each(each, paint, stop):
     A picture that cannot be painted is named, and the others follow. `stop` is the `StopRequest`
     that `paint` uses.
     """
-    todo = [files for files in each if files.overwrite or not files.output.exists()]
+    todo = [files for files in each if files.overwrite or not exists(files.output)]
     failed = []
     for number, files in enumerate(todo, 1):
         print(f"picture {number} of {len(todo)}: {files.content[0]}")

@@ -91,8 +91,8 @@ def download_vgg19(path):
     If `path` already is that file, nothing is downloaded; any other file there is replaced.
     `InputError` if the download fails or is not the right file; no part of it is kept.
     """
-    path = Path(path)
-    if path.is_file() and path.stat().st_size == FILE_SIZE and pooch.file_hash(path) == SHA256:
+    there = os.path.isfile(path) and os.path.getsize(path) == FILE_SIZE
+    if there and pooch.file_hash(path) == SHA256:
         return
     download_verified([URL], path, SHA256, FILE_SIZE)
 

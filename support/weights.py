@@ -9,6 +9,7 @@
 The first bytes of a file say which kind it is; its name does not matter.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def read_weights(path, *tables):
     """
     path = Path(path)
     beginning = b""
-    if path.exists():  # if not, `read_matconvnet` says how to get it
+    if os.path.exists(path):  # if not, `read_matconvnet` says how to get it
         with input_file(path, "weights file") as file:
             beginning = file.read(10)
     if beginning.startswith(b"\x89HDF"):
@@ -46,7 +47,7 @@ def read_weights(path, *tables):
     if beginning.startswith(b"PK"):
         with read_npz(path, "weights file") as arrays:
             return _network(path, arrays, tables)
-    if beginning.startswith(b"MATLAB") or not path.exists() or path.suffix.lower() == ".mat":
+    if beginning.startswith(b"MATLAB") or not os.path.exists(path) or path.suffix.lower() == ".mat":
         return read_matconvnet(path, *tables)
     raise InputError(
         f"{path} is not a weights file of a known kind; expected MatConvNet's .mat, the trained "

@@ -105,6 +105,26 @@ def test_odd_command_lines(tmp_path_factory, capsys, program, data):
     assert "Traceback" not in error and "\x1b" not in error
 
 
+@pytest.mark.parametrize(
+    "path", ["n" * 300, "a/" * 2000, "loop", "file/x", "fifo", "/proc/self/mem"]
+)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_refuses_a_path_that_cannot_be_used(program, path, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    os.chdir(tmp_path)
+    main, given_options = PROGRAMS[program]
+    for name in options_of(program):
+        for extension in ("", ".png", ".npz", ".json", ".html"):
+            try:
+                status = main([*given_options, name, path + extension])
+            except SystemExit as exit:  # of argparse
+                status = exit.code
+            error = capsys.readouterr().err
+            assert status == 2 and re.search(r"^\w+\.py: error: .", error, re.M), (name, error)
+
+
 CACHE = {}
 
 

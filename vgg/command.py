@@ -268,7 +268,7 @@ def load_classifier(weights, kinds):
     try:
         return load(weights, kinds)
     except InputError as error:
-        if weights.exists():
+        if os.path.exists(weights):
             raise
         raise InputError(
             f"{error}; without it, `python vgg_cpu.py IMAGE --edges` works with the filters that "
