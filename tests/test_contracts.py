@@ -265,3 +265,28 @@ def test_a_frozen_layer_keeps_no_gradients(kind):
     layer.backward(layer.forward(x))
     assert layer.d_weight is None
     assert layer.d_bias is None
+
+
+# Attributes ----------------------------------------------------------------------------------
+
+
+@KINDS
+@LAYERS
+def test_attributes_are_there_from_the_start(name, kind):
+    layer, new = MAKE[name](kind), MAKE[name](kind)
+    layer.backward(layer.forward(inputs(name).astype(np.float64)))
+    assert all(hasattr(new, attribute) for attribute in vars(layer))
+
+
+def test_attributes_of_losses_are_there_from_the_start():
+    x, y = np.random.default_rng(0).standard_normal((2, 1, 3, 4, 5))
+    for layer in (ContentLossLayer(), StyleLossLayer()):
+        before = set(vars(layer))
+        layer.forward(x, y)
+        layer.backward(x, y)
+        assert set(vars(layer)) == before
+    layer, before = SoftmaxLossLayer(), set(vars(SoftmaxLossLayer()))
+    layer.forward(x[0, 0])
+    layer.get_loss(np.zeros(4, int))
+    layer.backward()
+    assert set(vars(layer)) == before

@@ -1,5 +1,7 @@
 """The fused forward and backward pass compared with those layer by layer."""
 
+import itertools
+
 import numpy as np
 import pytest
 from helpers.gradients import check_gradient
@@ -307,3 +309,31 @@ def test_what_is_kept_between_the_passes():
     before = set(network._memory)
     network.backward(features)
     assert set(network._memory) - before == {"image"}
+
+
+def test_attributes_are_there_from_the_start():
+    network = FusedNetwork(make_layers("max"))
+    before = set(vars(network))
+    network.backward(network.forward(np.ones((1, 3, 8, 8), np.float32), ("pool1",)))
+    assert set(vars(network)) == before
+
+
+@pytest.mark.layers
+def test_the_first_of_equals_is_the_maximum_of_its_window():
+    """All orders of the values -1, 0 and 1 in a window, against the layers."""
+    block = np.array(list(itertools.product([-1.0, 0.0, 1.0], repeat=4))).T  # (4, 81)
+    block = block.reshape(2, 2, 81)
+    relu, pool = ReLULayer(), MaxPoolingLayer(2, 2)
+    expected = pool.forward(relu.forward(block.transpose(2, 0, 1)[None]))  # (1, C, 2, 2)
+    gradient = relu.backward(pool.backward(np.ones((1, 81, 1, 1))))
+    layer = ConvolutionalLayer(3, 3, 81, 1, 1)
+    layer.init_param()
+    layer.freeze()
+    network = FusedNetwork({"conv": layer, "relu": ReLULayer(), "pool": MaxPoolingLayer(2, 2)})
+    (stage,) = network.stages
+    stage.shape, stage.pools = (1, 2, 2, 81), True
+    stage.argmax, pooled = np.empty((1, 1, 1, 81), np.uint8), np.empty((1, 1, 1, 81))
+    network._rectify_and_pool(stage, pooled)(0, 0, 0, block.copy())
+    np.testing.assert_array_equal(pooled[0, 0, 0], expected[0, :, 0, 0])
+    found = stage.argmax.ravel() == np.arange(4)[:, None]  # 4: no pixel
+    np.testing.assert_array_equal(found, gradient.reshape(81, 4).T)

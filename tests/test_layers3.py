@@ -456,3 +456,9 @@ def test_adam_refuses_types():
         with pytest.raises(TypeError, match=name):
             optimizer.update(good, bad)
     assert optimizer.step == 0
+
+
+@pytest.mark.parametrize("lr", [0, -1, np.inf, -np.inf, np.nan])
+def test_adam_refuses_learning_rates_that_make_no_step(lr):
+    with pytest.raises(ValueError, match="lr must be finite and greater than 0"):
+        AdamOptimizer(lr, (2,))

@@ -277,3 +277,12 @@ def test_strips_of_bytes_cover_every_row_of_every_picture_once(row_bytes):
                 assert n.stop - n.start == 1 or (y0, y1) == (0, height)
             assert (covered == 1).all()
             assert len(strips) >= min(pictures, 2)
+
+
+def test_available_cpus_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", {0: {1, 4, 5}}.get, raising=False)
+    assert threads.available_cpus() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # not Linux
+    for found, expected in ((5, 5), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda found=found: found)
+        assert threads.available_cpus() == expected
