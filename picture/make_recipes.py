@@ -4,7 +4,7 @@ Each block of shell commands under one of `HEADINGS` is run in an empty temporar
 links to the programs and to picture/. Each JPEG file that the commands make there, and each drawing
 in output/, becomes picture/look_<name>.jpg.
 
-    python picture/make_recipes.py               all of them, in about a quarter of an hour
+    python picture/make_recipes.py               all of them, in about half an hour
     python picture/make_recipes.py abstract      only commands that contain this word
 """
 
@@ -100,7 +100,7 @@ def main(argv=None):
     """Make the pictures; return the exit status."""
     parser = argparse.ArgumentParser(
         description="Make the pictures of the README's recipe book, with the README's own "
-        "commands. All of them take about a quarter of an hour.",
+        "commands. All of them take about half an hour.",
     )
     parser.add_argument("word", nargs="*",
                         help="run only the recipes whose commands contain one of these words, "
