@@ -1,10 +1,9 @@
 """What each choice of the training changes on the real MNIST: accuracy of three seeds.
 
-    python benchmarks/training.py            # all of the README's table, about five minutes
+    python benchmarks/training.py            # all of the README's table, about ten minutes
     python benchmarks/training.py mlp        # or cnn: one network only
 
-Every row changes one thing of the first row of its network. Two runs share two processors, so the
-seconds are those of one thread.
+Every row changes one thing of the first row of its network. Two runs at a time, each on one thread.
 """
 
 import argparse
@@ -45,7 +44,7 @@ CHOICES = {  # network: (epochs, {row: options})
 
 
 def run(network, options, seed):
-    """Return the accuracy on the test and on the training digits, and the seconds."""
+    """Return the accuracy on the test and on the training digits."""
     from fast.strips import set_threads
     from mnist_mlp_cpu import make_network, training_options
 
@@ -56,8 +55,7 @@ def run(network, options, seed):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         mlp.load_data()
         mlp.train()
-    seconds = sum(entry["seconds"] for entry in mlp.history)
-    return mlp.evaluate(), mlp.evaluate(mlp.train_data), seconds
+    return mlp.evaluate(), mlp.evaluate(mlp.train_data)
 
 
 def main():
@@ -81,13 +79,12 @@ def main():
             for row, options in CHOICES[network][1].items()
         ]
         for row, futures in jobs:
-            test, train, seconds = zip(*(future.result() for future in futures), strict=True)
+            test, train = zip(*(future.result() for future in futures), strict=True)
             means = [statistics.mean(values) for values in (test, train)]
             each = ", ".join(f"{value:.2%}" for value in test)
-            rows.append([row, *(f"{mean:.2%}" for mean in means), each,
-                         f"{statistics.mean(seconds):.1f}"])  # fmt: skip
+            rows.append([row, *(f"{mean:.2%}" for mean in means), each])
             print(rows[-1], file=sys.stderr, flush=True)
-    print_table(["what", "test digits", "training digits", "seeds 0, 1, 2", "seconds"], rows)
+    print_table(["what", "test digits", "training digits", "seeds 0, 1, 2"], rows)
 
 
 if __name__ == "__main__":
