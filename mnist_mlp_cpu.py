@@ -15,14 +15,14 @@ A file that cannot be used raises `InputError`, a ValueError whose message names
 is wrong with it.
 """
 
+if __name__ == "__main__":  # the imports take seconds
+    from support.start import quiet_start
+
+    quiet_start()
+
 import time
 from contextlib import contextmanager
 from math import ceil
-
-if __name__ == "__main__":  # the imports take seconds
-    from support.command import quiet_start
-
-    quiet_start()
 
 import numpy as np
 from threadpoolctl import threadpool_limits

@@ -19,16 +19,16 @@ Paper: L. Gatys, A. Ecker, M. Bethge, "Image Style Transfer Using Convolutional 
 CVPR 2016. Options: python style_transfer_cpu.py --help
 """
 
+if __name__ == "__main__":  # the imports take seconds
+    from support.start import quiet_start
+
+    quiet_start()
+
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-
-if __name__ == "__main__":  # the imports take seconds
-    from support.command import quiet_start
-
-    quiet_start()
 
 import numpy as np
 

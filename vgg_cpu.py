@@ -16,7 +16,7 @@ A *picture* is a uint8 array (H, W, 3), sRGB. An *image* is what the network tak
 """
 
 if __name__ == "__main__":  # the imports take seconds
-    from support.command import quiet_start
+    from support.start import quiet_start
 
     quiet_start()
 

@@ -185,18 +185,6 @@ def exit_status(program, run, arguments):
     return status
 
 
-def quiet_start():
-    """Let Ctrl-C end a program with one line while its libraries load, which takes seconds."""
-
-    def end(number, frame):
-        with suppress(OSError):
-            os.write(2, f"{os.path.basename(sys.argv[0])}: interrupted\n".encode())
-        os._exit(128 + number)
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, end)
-
-
 def set_handlers(handler):
     """Let `handler` receive the signals that stop a program; return those that did so far.
 

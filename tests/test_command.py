@@ -153,14 +153,16 @@ def test_mistaken_options_in_all_programs(main, options, said, capsys, monkeypat
 
 
 @NOT_WINDOWS
+@pytest.mark.parametrize("module", ["argparse", "numpy"])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_ctrl_c_while_the_libraries_load(program):
-    """NumPy is replaced by a module whose loading takes a minute."""
+def test_ctrl_c_while_the_libraries_load(program, module):
+    """The module's loading takes a minute."""
     code = (
-        "import runpy, sys, types\n"
+        "import runpy, sys\n"
+        f"sys.modules.pop({module!r}, None)\n"
         "class Slow:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'numpy':\n"
+        f"        if name == {module!r}:\n"
         "            print('loading', flush=True)\n"
         "            import time\n            time.sleep(60)\n"
         "sys.meta_path.insert(0, Slow())\n"
