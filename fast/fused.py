@@ -17,7 +17,7 @@ import numpy as np
 from fast import im2col, kn2row, winograd
 from fast.convolution import choose_tile
 from fast.padded import bordered, pad, padded_shape
-from fast.strips import run_strips, scratch, strips_of_rows
+from fast.strips import empty, run_strips, scratch, strips_of_rows
 from support.checks import check_pictures, check_shape
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of a 2x2 window, in the order in which ties are broken
@@ -400,7 +400,7 @@ class FusedNetwork:
         """Return an array in the memory kept as `place`, which grows when it is too small."""
         size, memory = prod(shape), self._memory.get(place)
         if memory is None or memory.size < size or memory.dtype != dtype:
-            memory = self._memory[place] = np.empty(size, dtype)
+            memory = self._memory[place] = empty(size, dtype)
         return memory[:size].reshape(shape)
 
     def _buffer(self, place, shape, dtype):

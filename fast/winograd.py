@@ -49,7 +49,7 @@ from math import ceil, prod
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from fast.strips import SMALL_PRODUCT, run_strips, scratch, strips_of_rows
+from fast.strips import SMALL_PRODUCT, empty, run_strips, scratch, strips_of_rows
 
 POINTS = (0, 1, -1, 2, -2, 1 / 2, -1 / 2)  # F(4x4) uses the first five and infinity, F(6x6) all
 
@@ -118,7 +118,7 @@ def prepare(weight, tile, keep=True):
     gg = np.kron(G, G).astype(weight.dtype)  # gg @ g is G g G^T, both written as vectors
     n = tile + 2
     shape = (n * n, S, C, Co // S)
-    U = np.empty(shape, weight.dtype) if keep else scratch("U", shape, weight.dtype)
+    U = empty(shape, weight.dtype) if keep else scratch("U", shape, weight.dtype)
 
     def strip(_, c0, c1):
         g = scratch("filters", (c1 - c0, 9, Co), weight.dtype)
