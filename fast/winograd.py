@@ -164,12 +164,12 @@ def convolve(padded, filters, bias, out, epilogue=None):
             np.matmul(AT, outputs, out=H[:, some])
         _write_pixels(AT, H, bias, out, place, epilogue)
 
-    def together(places):
-        parts, T = _numbered(places)
+    def together(parts, T):
         V, M = scratch("V", (n, n, T, C), x.dtype), scratch("M", (n, n, T, Co), x.dtype)
 
         def transform(place, mine):
-            _combine_columns(BT, _combine_rows(BT, x, place, m), V[:, :, mine])
+            windows = _combine_rows(BT, x, place, m)
+            np.matmul(BT, windows, out=_by_tile(V[:, :, mine], *_shape(place)))
 
         def multiply(*point):
             blocks = M[point].reshape(T, S, part).transpose(1, 0, 2)  # (T, S, Co/S) -> (S, T, Co/S)
@@ -188,8 +188,8 @@ def convolve(padded, filters, bias, out, epilogue=None):
 
     shape = len(x), padded.output_size(3), C, m
     if C * Co >= DEEP:
-        for places in _chunks(_strips_of_tiles(*shape, DEEP_STRIP), DEEP_TILES):
-            together(places)
+        for chunk in _chunks(_strips_of_tiles(*shape, DEEP_STRIP), DEEP_TILES):
+            together(*chunk)
     else:
         run_strips(strip, _strips_of_tiles(*shape))
 
@@ -217,16 +217,12 @@ def _strips_of_tiles(pictures, size, channels, tile, most=STRIP_TILES):
 
 
 def _chunks(strips, tiles):
-    """Cut the list of strips into lists of nearly equal length, of at most so many tiles."""
-    at_once = tiles // max(prod(_shape(place)) for place in strips)
-    return [strips[i:j] for _, i, j in strips_of_rows(1, len(strips), at_once)]
-
-
-def _numbered(strips):
-    """Return [(strip, the slice of its tiles)] and the number of all tiles."""
-    ends = np.cumsum([0, *(prod(_shape(place)) for place in strips)]).tolist()
-    slices = [slice(*pair) for pair in pairwise(ends)]
-    return list(zip(strips, slices, strict=True)), ends[-1]
+    """Yield [(strip, the slice of its tiles)] of at most so many tiles, and their number."""
+    sizes = [prod(_shape(place)) for place in strips]
+    for _, i, j in strips_of_rows(1, len(strips), tiles // max(sizes)):
+        ends = np.cumsum([0, *sizes[i:j]]).tolist()
+        slices = [slice(*pair) for pair in pairwise(ends)]
+        yield list(zip(strips[i:j], slices, strict=True)), ends[-1]
 
 
 def _shape(place):
@@ -282,12 +278,6 @@ def _write_pixels(AT, H, bias, out, place, epilogue):
         epilogue(picture, m * r0, m * t0, block)
 
 
-def _combine_columns(matrix, windows, out):
-    """Write (matrix d) matrix^T of such windows, or of some of their n rows, to (k, n, T, C)."""
-    rows, _, columns, _, _ = windows.shape
-    np.matmul(matrix, windows, out=_by_tile(out, rows, columns))
-
-
 def weight_gradient(padded, dy, tile):
     """Return dL/dW (C, 3, 3, Co) from the layer's padded input and dy, padded by 0.
 
@@ -302,13 +292,13 @@ def weight_gradient(padded, dy, tile):
     n = len(BT)
     dU = scratch("U", (n, n, C, Co), dtype)
     strips = _strips_of_tiles(len(x), dy.size, C, tile)
-    for number, places in enumerate(_chunks(strips, GRADIENT_TILES)):
-        parts, T = _numbered(places)
+    for number, (parts, T) in enumerate(_chunks(strips, GRADIENT_TILES)):
         V, dM = np.empty((n, n, T, C), dtype), np.empty((n, n, T, Co), dtype)
 
         def transform(place, mine, V=V, dM=dM):
-            _combine_columns(BT, _combine_rows(BT, x, place, tile), V[:, :, mine])
-            _combine_columns(AT.T, _combine_rows(AT.T, dy.tiles, place, tile), dM[:, :, mine])
+            for matrix, pictures, points in (BT, x, V), (AT.T, dy.tiles, dM):
+                windows = _combine_rows(matrix, pictures, place, tile)
+                np.matmul(matrix, windows, out=_by_tile(points[:, :, mine], *_shape(place)))
 
         def multiply(*k, V=V, dM=dM, add=number > 0):
             if add:
