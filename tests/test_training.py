@@ -136,6 +136,16 @@ def test_batch_norm_folded_into_the_convolution_before_it():
     np.testing.assert_allclose(conv.forward(x), expected, rtol=1e-10)
 
 
+@layers
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_gradients_have_the_dtype_of_the_input(training):
+    layer = batch_norm(np.random.default_rng(4), dtype=np.float32)
+    layer.training = training
+    layer.forward(np.random.default_rng(5).standard_normal((2, 3, 4, 4), dtype=np.float32))
+    gradients = [layer.backward(np.ones((2, 3, 4, 4))), layer.d_weight, layer.d_bias]
+    assert {array.dtype for array in gradients} == {np.dtype(np.float32)}
+
+
 def test_batch_norm_refuses():
     layer = BatchNormLayer(3)
     x = np.zeros((2, 3, 4, 4))
