@@ -51,6 +51,7 @@ SPEED_ONLY = (
 # What a line becomes in mutants that change no result, and why.
 EQUIVALENT = {
     "transposed = KC <= Wo": "im2col: either order of copying fills the same matrix",
+    "if C * Co > DEEP:": "winograd: at the limit itself, either way gives the same sums",
     "max(2, width // grid)": "tiles: an image less than two squares of the grid wide is never cut",
 }
 
