@@ -74,7 +74,7 @@ def keep(made, kept):
         height = round(height * most / width)
         image = Image.fromarray(resize_picture(picture, height, most, "lanczos"))
         buffer = io.BytesIO()
-        options = {"quality": 80} if drawing else {"quality": 86, "subsampling": 0}
+        options = {"quality": 80} if drawing else {"quality": 78, "subsampling": 0}
         image.save(buffer, "JPEG", optimize=True, **options)
         content = buffer.getvalue()
     write_bytes(kept, content, "the picture")
