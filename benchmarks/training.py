@@ -19,26 +19,26 @@ SEEDS = (0, 1, 2)
 CHOICES = {  # network: (epochs, {row: options})
     "mlp": (6, {
         "mlp, 6 epochs": {},
-        "max_shift 0": {"max_shift": 0},
-        "max_shift 2": {"max_shift": 2},
-        "optimizer momentum": {"optimizer": "momentum"},
-        "optimizer adam": {"optimizer": "adam"},
-        "lr_schedule constant": {"lr_schedule": "constant"},
-        "lr_schedule step": {"lr_schedule": "step"},
-        "lr_schedule exponential": {"lr_schedule": "exponential"},
-        "lr_schedule 1/t": {"lr_schedule": "1/t"},
-        "lr_schedule tanh": {"lr_schedule": "tanh"},
-        "init xavier": {"init": "xavier"},
-        "init normal": {"init": "normal"},
-        "weight_decay 1e-4": {"weight_decay": 1e-4},
-        "dropout 0.2": {"dropout": 0.2},
-        "max_shift 0, dropout 0.2": {"max_shift": 0, "dropout": 0.2},
-        "max_shift 0, early stopping 2, up to 30 epochs": {
+        "--max-shift 0": {"max_shift": 0},
+        "--max-shift 2": {"max_shift": 2},
+        "--optimizer momentum": {"optimizer": "momentum"},
+        "--optimizer adam": {"optimizer": "adam"},
+        "--lr-schedule constant": {"lr_schedule": "constant"},
+        "--lr-schedule step": {"lr_schedule": "step"},
+        "--lr-schedule exponential": {"lr_schedule": "exponential"},
+        "--lr-schedule 1/t": {"lr_schedule": "1/t"},
+        "--lr-schedule tanh": {"lr_schedule": "tanh"},
+        "--init xavier": {"init": "xavier"},
+        "--init normal": {"init": "normal"},
+        "--weight-decay 1e-4": {"weight_decay": 1e-4},
+        "--dropout 0.2": {"dropout": 0.2},
+        "--max-shift 0 --dropout 0.2": {"max_shift": 0, "dropout": 0.2},
+        "--max-shift 0 --early-stopping 2 --epochs 30": {
             "max_shift": 0, "patience": 2, "max_epoch": 30},
     }),
     "cnn": (1, {
         "cnn, 1 epoch": {},
-        "batch_norm": {"batch_norm": True},
+        "--batch-norm": {"batch_norm": True},
     }),
 }  # fmt: skip
 
