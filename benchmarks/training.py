@@ -1,6 +1,6 @@
 """What each choice of the training changes on the real MNIST: accuracy of three seeds.
 
-    python benchmarks/training.py            # all of the README's table, about ten minutes
+    python benchmarks/training.py            # all of the README's table, a quarter of an hour
     python benchmarks/training.py mlp        # or cnn: one network only
 
 Every row changes one thing of the first row of its network. Two runs at a time, each on one thread.

@@ -1,6 +1,7 @@
 """What the command does besides optimising: progress, pictures on the way, checkpoints, reports.
 
-A `Journal` only listens: it is told of each step and changes nothing of the run.
+A `Journal` only listens: it is told of each step and changes nothing of the run. It empties the
+optimiser's state in the checkpoint that was resumed, when the first step no longer needs it.
 """
 
 import math
