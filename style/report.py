@@ -21,8 +21,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from support.figures import at_one_height, in_rows, sheet
 from support.files import check_extension, write_bytes
 from support.pictures import resize_picture, shrunk, write_picture
 
@@ -36,13 +37,9 @@ HOLD_MS = 2000  # how long an animation shows the result
 FRAME_SIDE = 480  # pixels: longest side of the frames of an animation
 PALETTE_SAMPLE = 50_000  # pixels that choose the colours of a GIF; ten times as many take 11 s
 
-# Sizes in a contact sheet, in pixels.
-SHEET_WIDTH = 1600
-SOURCES_BOX = (900, 520)  # content, styles and result: height of all rows, and of one row
-FRAMES_BOX = (640, 300)  # the same for the frames
-SHEET_FRAMES = 8
-MARGIN, GAP, CAPTION = 40, 24, 22
-PAPER, INK = (255, 255, 255), (51, 51, 51)
+# In a contact sheet; heights are the largest ones, in pixels.
+SHEET_WIDTH, SHEET_FRAMES = 1600, 8
+SOURCES_HEIGHT, FRAMES_HEIGHT = 520, 300
 
 # The losses have colours that colour-blind readers can tell apart (M. Okabe and K. Ito, "Color
 # Universal Design", 2008), and line styles for prints in grey.
@@ -79,20 +76,11 @@ def write_contact_sheet(path, content, styles, frames, result):
     """
     sources = [("content", content), *captioned_styles(styles), ("result", result)]
     chosen = [(f"step {step}", picture) for step, picture in choose_evenly(frames, SHEET_FRAMES)]
-    rows = _rows(sources, *SOURCES_BOX) + _rows(chosen, *FRAMES_BOX)
-    row_widths = [sum(cell.width for cell in row) + GAP * (len(row) - 1) for row in rows]
-    row_heights = [row[0].height for row in rows]
-    width = 2 * MARGIN + max(row_widths)
-    height = 2 * MARGIN + sum(row_heights) + GAP * (len(rows) - 1)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    top = MARGIN
-    for row, row_width, row_height in zip(rows, row_widths, row_heights, strict=True):
-        left = (width - row_width) // 2
-        for cell in row:
-            sheet.paste(cell, (left, top))
-            left += cell.width + GAP
-        top += row_height + GAP
-    write_picture(path, np.array(sheet))
+    columns = len(sources) if len(sources) <= 4 else (len(sources) + 1) // 2
+    rows = at_one_height(in_rows(sources, columns), SHEET_WIDTH, SOURCES_HEIGHT)
+    columns = SHEET_FRAMES // 2 if result.shape[1] > result.shape[0] else SHEET_FRAMES
+    rows += at_one_height(in_rows(chosen, columns), SHEET_WIDTH, FRAMES_HEIGHT)
+    write_picture(path, sheet("Style transfer", rows))
 
 
 def plot_losses(path, report):
@@ -225,36 +213,3 @@ def _with_256_colours(pictures):
     )
     dither = Image.Dither.FLOYDSTEINBERG
     return [image.quantize(palette=palette, dither=dither) for image in pictures]
-
-
-def _rows(captioned, box_height, row_height):
-    """Arrange pictures in rows of one height; return rows of Pillow images.
-
-    A few rows suit tall pictures, many rows suit wide ones. Every number of rows is tried, and
-    one more row is used only if the pictures become larger by a third.
-    """
-    best_height, best_rows = 0, []
-    for count in range(1, len(captioned) + 1):
-        each = -(-len(captioned) // count)  # rounded up
-        rows = [captioned[i : i + each] for i in range(0, len(captioned), each)]
-        height = min(row_height, box_height / len(rows))
-        for row in rows:
-            aspects = sum(picture.shape[1] / picture.shape[0] for _, picture in row)
-            height = min(height, (SHEET_WIDTH - GAP * (len(row) - 1)) / aspects)
-        if height > 1.33 * best_height:
-            best_height, best_rows = height, rows
-    height = max(1, int(best_height))
-    return [[_cell(caption, picture, height) for caption, picture in row] for row in best_rows]
-
-
-def _cell(caption, picture, height):
-    """Return the picture at this height, with its caption below, as a Pillow image."""
-    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    font = ImageFont.load_default(CAPTION)
-    cell_width = max(width, int(np.ceil(font.getlength(caption))))
-    cell = Image.new("RGB", (cell_width, height + 2 * CAPTION), PAPER)
-    scaled = Image.fromarray(resize_picture(picture, height, width, "lanczos"))
-    cell.paste(scaled, ((cell.width - width) // 2, 0))
-    middle = (cell.width // 2, height + CAPTION // 2)
-    ImageDraw.Draw(cell).text(middle, caption, fill=INK, font=font, anchor="ma")
-    return cell

@@ -62,6 +62,23 @@ def in_rows(cells, columns):
     return [cells[i : i + columns] for i in range(0, len(cells), columns)]
 
 
+def at_one_height(rows, width, height):
+    """Return the rows of a sheet, all pictures resized to `height`, or less if they are too wide.
+
+    `width` is that of the widest row, with the gaps.
+    """
+    for row in rows:
+        aspects = sum(picture.shape[1] / picture.shape[0] for _, picture in row)
+        height = min(height, (width - GAP * (len(row) - 1)) / aspects)
+
+    def resized(picture):
+        H, W, _ = picture.shape
+        size = max(1, int(height)), max(1, round(W * height / H))
+        return resize_picture(picture, *size, "lanczos")
+
+    return [[(caption, resized(picture)) for caption, picture in row] for row in rows]
+
+
 def sheet(title, rows):
     """Return one picture of rows of pictures, under a title.
 

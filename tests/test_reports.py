@@ -22,6 +22,7 @@ from style.report import (
     write_contact_sheet,
 )
 from support.command import InputError
+from support.figures import MARGIN
 from support.pictures import read_picture
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 160, 0), (0, 0, 255), (240, 220, 0)
@@ -165,7 +166,9 @@ def test_a_contact_sheet_shows_everything_in_order(tmp_path):
     assert content[1] < style[1] < result[1]
     assert content[3] == pytest.approx(1.5 * content[2], abs=2)
     assert style[3] == pytest.approx(style[2], abs=2)
-    assert (sheet[: content[0]] == 255).all() and (sheet[-30:] == 255).all()  # margins
+    assert (sheet[:MARGIN] == 255).all() and (sheet[-MARGIN:] == 255).all()
+    title = sheet[MARGIN : content[0]]
+    assert (title < 100).any() and (title[:, content[1] + 300 :] == 255).all()
     below = content[0] + content[2] + 10
     frame_colors = {tuple(color) for color in sheet[below:].reshape(-1, 3) if color[2] == 200}
     steps = sorted(red for red, green, _ in frame_colors if green == 0)
@@ -198,7 +201,7 @@ def test_a_contact_sheet_has_a_reasonable_size_for_any_pictures(tmp_path, size, 
     top, left, height, width = spots(sheet, YELLOW)
     assert width / height == pytest.approx(size[1] / size[0], rel=0.05)
     assert max(height, width) >= 250  # pixels: large enough to see
-    assert left >= 40 and left + width <= sheet.shape[1] - 40
+    assert left >= MARGIN and left + width <= sheet.shape[1] - MARGIN
 
 
 # --- the plot ---
