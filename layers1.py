@@ -15,6 +15,7 @@ or value, RuntimeError when it is called too early. No method changes an array i
 
 import numpy as np
 
+from fast.strips import matmul
 from support.checks import check_array, check_positive, check_rows, check_shape
 
 
@@ -178,7 +179,7 @@ class FullyConnectedLayer:
         bias = self.bias.astype(input.dtype, copy=False)
         self.input = input
 
-        self.output = input @ weight + bias
+        self.output = matmul(input, weight) + bias
         return self.output
 
     def backward(self, top_diff, need_bottom_diff=True):
@@ -203,12 +204,12 @@ class FullyConnectedLayer:
         top_diff = top_diff.astype(self.input.dtype, copy=False)
 
         if not self.frozen:
-            self.d_weight = self.input.T @ top_diff  # (N, num_input) -> (num_input, N)
+            self.d_weight = matmul(self.input.T, top_diff)  # (N, num_input) -> (num_input, N)
             self.d_bias = top_diff.sum(axis=0, keepdims=True)  # (N, num_output) -> (1, num_output)
         if not need_bottom_diff:
             return None
         weight = self.weight.astype(self.input.dtype, copy=False)
-        return top_diff @ weight.T  # (num_input, num_output) -> (num_output, num_input)
+        return matmul(top_diff, weight.T)  # (num_input, num_output) -> (num_output, num_input)
 
     def update_param(self, lr):
         """Take one step of gradient descent with learning rate `lr`: W <- W - lr dL/dW, same for b.
