@@ -7,14 +7,7 @@ function that makes a network, `mnist_mlp_cpu.make_network`.
 import argparse
 import os
 
-from mnist.data import (
-    MNIST_DIR,
-    architecture,
-    data_folder,
-    download_mnist,
-    find_mnist,
-    read_parameters,
-)
+from mnist import data
 from mnist.figures import write_figures
 from mnist.own_digits import predict, read_digits, write_seen
 from support.command import InputError, Parser, as_path, bounded, thread_count
@@ -153,16 +146,16 @@ def run(argv, schedules, make_network):
     if arguments.images and not digits:
         return 2
     if arguments.download:
-        download_mnist(arguments.data_dir or MNIST_DIR)
+        data.download_mnist(arguments.data_dir or data.MNIST_DIR)
     choices = dict(arguments.training)
     model, hidden = choices.pop("model"), choices.pop("hidden")
-    kept = data_folder(arguments.data_dir)[0] / f"trained_{model or 'mlp'}.npz"
+    kept = data.data_folder(arguments.data_dir)[0] / f"trained_{model or 'mlp'}.npz"
     by_default = not arguments.load and all(v is None for v in (hidden, *choices.values()))
     if digits and by_default and os.path.isfile(kept):
         print(f"network: {kept}, kept by an earlier run")
         arguments.load = kept
     if arguments.load:
-        model = model or architecture(read_parameters(arguments.load))[0]
+        model = model or data.architecture(data.read_parameters(arguments.load))[0]
         choices["max_epoch"] = choices["max_epoch"] or 0
     model = model or "mlp"
     options = training_options(model, **choices)
@@ -174,7 +167,7 @@ def run(argv, schedules, make_network):
     }}  # fmt: skip
     if mlp.max_epoch or not digits:
         mlp.load_data(arguments.data_dir)
-        check_outputs(outputs, find_mnist(mlp.data_dir).values())
+        check_outputs(outputs, data.find_mnist(mlp.data_dir).values())
         interrupted = mlp.data_dir / f"interrupted_{model}.npz"
         report |= train_and_evaluate(mlp, arguments.save or interrupted)
         if by_default:
@@ -256,9 +249,9 @@ def draw_figures(mlp, folder, data_dir):
     """Draw what the network has learnt; the curves only if it was trained in this run."""
     if mlp.test_data is None:  # a saved network that only reads pictures
         mlp.load_data(data_dir)
-    data, weight = mlp.test_data, mlp.update_layer_list[0].weight
+    test, weight = mlp.test_data, mlp.update_layer_list[0].weight
     paths = write_figures(
-        folder, mlp.history, data[:, :-1], data[:, -1], mlp.probabilities(data), weight
+        folder, mlp.history, test[:, :-1], test[:, -1], mlp.probabilities(test), weight
     )
     print("figures: " + ", ".join(map(str, paths)))
 

@@ -178,16 +178,11 @@ def read_idx_labels(path):
 
 
 def write_idx(path, array):
-    """Write a uint8 `array` of any shape to `path`, compressed if the name ends with ".gz"."""
-    path = Path(path)
-    array = np.asarray(array)
+    """Write a uint8 `array` of any shape to `path`."""
     if array.dtype != np.uint8:
         raise TypeError(f"expected an array of uint8, got {array.dtype}")
     header = np.array([0x0800 + array.ndim, *array.shape], dtype=">i4").tobytes()
-    content = header + array.tobytes()
-    if path.suffix == ".gz":
-        content = gzip.compress(content, compresslevel=6, mtime=0)  # without the date: repeatable
-    write_bytes(path, content)
+    write_bytes(path, header + array.tobytes())
 
 
 def as_rows(images, labels):
@@ -219,6 +214,7 @@ def read_parameters(path):
             if name not in arrays:
                 raise InputError(f"{path} holds no {name}; expected {', '.join(names)}")
         return {name: arrays.floats(name) for name in names}
+
 
 def write_parameters(path, layers):
     """Write the (weight, bias) of each of `layers` to `path`, for `read_parameters`."""

@@ -16,7 +16,7 @@ MOST_UNITS = 40
 
 
 def write_figures(folder, history, images, labels, probabilities, weight):
-    """Write curves.png, confusion.png, mistakes.png and weights.png to `folder`.
+    """Write curves.png, confusion.png, mistakes.png and weights.png to `folder`; return the paths.
 
     Parameters
     ----------
@@ -30,11 +30,6 @@ def write_figures(folder, history, images, labels, probabilities, weight):
         What the network outputs for them.
     weight : ndarray of shape (784, D) or (1, K, K, D)
         That of the first layer.
-
-    Returns
-    -------
-    list of Path
-        The files, in this order.
     """
     figures = {
         "confusion": _confusion(labels, probabilities.argmax(axis=1)),
@@ -102,9 +97,10 @@ def _mistakes(images, labels, probabilities):
     guesses, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(guesses != labels)
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:MOST_MISTAKES]
-    figure = _figure(8, 1.35 * max(1, -(-len(wrong) // 8)) + 0.4)
+    rows = max(1, -(-len(wrong) // 8))
+    figure = _figure(8, 1.35 * rows + 0.4)
     figure.suptitle(f"the {len(wrong)} most confident mistakes: digit > what it is read as")
-    for axes, i in zip(figure.subplots(max(1, -(-len(wrong) // 8)), 8).flat, wrong, strict=False):
+    for axes, i in zip(figure.subplots(rows, 8).flat, wrong, strict=False):
         axes.imshow(images[i], cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(f"{labels[i]} > {guesses[i]}  {sure[i]:.0%}", fontsize=9)
     for axes in figure.axes:

@@ -20,13 +20,11 @@ def read_digits(pictures):
     A picture that cannot be used is named on the standard error and left out.
     """
     digits = {}
-    for path in pictures.paths:
-        picture = pictures.read(path)
-        if picture is not None:
-            try:
-                digits[path] = find_digit(picture)
-            except InputError as error:
-                pictures.skip(path, f"cannot use the picture {path}: {error}")
+    for path, picture in pictures:
+        try:
+            digits[path] = find_digit(picture)
+        except InputError as error:
+            pictures.skip(path, f"cannot use the picture {path}: {error}")
     return digits
 
 

@@ -42,36 +42,16 @@ OPTIMIZER_STATE = {"adam": {"m", "v"}, "lbfgs": {"s", "y"}}  # names of the arra
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds.
+    """What a checkpoint file holds."""
 
-    Attributes
-    ----------
-    options : dict
-        The command's options as JSON can hold them, with absolute paths.
-    digests : dict of str to str
-        Of the pictures and filters in use.
-    position : Position or None
-        None before the first step.
-    losses : list of dict of str to float
-        'content', 'style', 'tv' and 'seconds' of each step.
-    frames : list of (int, ndarray of shape (h, w, 3))
-        Steps and uint8 pictures for the animation and the reports.
-    versions : dict of str to str
-        Of the libraries that made the checkpoint.
-    coarsest : int
-        Longest side, in pixels, from which filters were made from the pictures (`plan_sizes`).
-    earlier : bool
-        Whether it is of the earlier format; see `rest_of_earlier_run`.
-    """
-
-    options: dict = field(default_factory=dict)
-    digests: dict = field(default_factory=dict)
-    position: Position | None = None
-    losses: list = field(default_factory=list)
-    frames: list = field(default_factory=list)
-    versions: dict = field(default_factory=dict)
-    coarsest: int = COARSEST
-    earlier: bool = False
+    options: dict = field(default_factory=dict)  # of the command, see `options_to_keep`
+    digests: dict = field(default_factory=dict)  # of pictures and filters, see `run_digests`
+    position: Position | None = None  # None before the first step
+    losses: list = field(default_factory=list)  # of each step, {name in `LOSSES`: float}
+    frames: list = field(default_factory=list)  # (step, picture) for animation and reports
+    versions: dict = field(default_factory=dict)  # of the libraries that made the checkpoint
+    coarsest: int = COARSEST  # for filters made from the pictures, see `plan_sizes`
+    earlier: bool = False  # whether it is of the earlier format, see `rest_of_earlier_run`
 
 
 def read_options(argv):
@@ -169,10 +149,8 @@ def read_checkpoint(path):
             head = json.loads(str(file["head"]))
             earlier = head["format"] == EARLIER_FORMAT
             if head["format"] != FORMAT and not earlier:
-                made_by = one_line(head["format"])
-                raise InputError(
-                    f"{path} was made by a different version of this program ({made_by})"
-                )
+                by = f"a different version of this program ({one_line(head['format'])})"
+                raise InputError(f"{path} was made by {by}")
             state = {name: file[f"memory_{name}"] for name in head["memory"]}
             position = Position(head["scale"], head["step"], file["image"], state)
             losses = [dict(zip(LOSSES, row, strict=True)) for row in file["losses"].tolist()]
@@ -189,9 +167,8 @@ def read_checkpoint(path):
         except (InputError, MemoryError):
             raise
         except Exception as error:  # of many types: the text can hold anything
-            raise InputError(
-                f"{path} is not a checkpoint of this program, or is damaged"
-            ) from error
+            reason = "is not a checkpoint of this program, or is damaged"
+            raise InputError(f"{path} {reason}") from error
     return checkpoint
 
 

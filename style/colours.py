@@ -35,6 +35,10 @@ CONES_TO_LAB = np.array(
 LAB_TO_CONES = np.linalg.inv(CONES_TO_LAB)
 CONES_TO_RGB = np.linalg.inv(RGB_TO_CONES)
 
+# The linear light, 0 to 1, of each of the 256 levels [2]_.
+LEVELS = np.arange(256) / 255
+LINEAR_LIGHT = np.where(LEVELS <= 0.04045, LEVELS / 12.92, ((LEVELS + 0.055) / 1.055) ** 2.4)
+
 # How far outside 0..1 linear light may be and still be a colour of sRGB: the matrices are published
 # with ten digits, so white is not exactly white. One level of 255 is 300 times as much.
 GAMUT_TOLERANCE = 1e-6
@@ -183,14 +187,6 @@ def smooth_change(content, changed):
     return np.rint((content + change).clip(0, 255)).astype(np.uint8)
 
 
-def _decoded(values):
-    """Return the linear light, 0 to 1, of sRGB values from 0 to 1."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-LINEAR_LIGHT = _decoded(np.arange(256) / 255)  # of each of the 256 levels
-
-
 def _encoded(linear):
     """Return the nearest sRGB levels, uint8, of linear light."""
     linear = linear.clip(0, 1)
@@ -214,20 +210,20 @@ def _into_gamut(lab):
 
     The chroma is found by bisection: grey, with chroma 0, is in the gamut at any lightness.
     """
+
+    def reduced(part):
+        """Return the linear light of `lab` with this part of its chroma."""
+        return _linear_rgb(np.stack([lab[:, 0], part * lab[:, 1], part * lab[:, 2]], axis=1))
+
     linear = _linear_rgb(lab)
     outside = np.flatnonzero(~_in_gamut(linear))
     lab = lab[outside]
     part = np.zeros(len(lab))  # the largest part of the chroma known to be in the gamut
     for i in range(1, BISECTIONS + 1):
         larger = part + 0.5**i
-        part = np.where(_in_gamut(_linear_rgb(_with_part_of_chroma(lab, larger))), larger, part)
-    linear[outside] = _linear_rgb(_with_part_of_chroma(lab, part))
+        part = np.where(_in_gamut(reduced(larger)), larger, part)
+    linear[outside] = reduced(part)
     return linear
-
-
-def _with_part_of_chroma(lab, part):
-    """Return colours in Oklab, (P, 3), with a and b multiplied by `part`, (P,)."""
-    return np.stack([lab[:, 0], part * lab[:, 1], part * lab[:, 2]], axis=1)  # 3 x (P,) -> (P, 3)
 
 
 def _in_gamut(linear):

@@ -17,7 +17,7 @@ def for_each_content(files, settings):
 
     `InputError` if something cannot be written.
     """
-    contents = list(dict.fromkeys(PictureList(files.content, PROGRAM).paths))  # each once
+    contents = PictureList(files.content, PROGRAM).paths
     output = files.output
     if files.content != contents or len(contents) > 1:
         for name in FOR_ONE:

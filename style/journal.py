@@ -38,18 +38,14 @@ class Journal:
     The bar counts work, not steps: a step on half the width and height is little more than a
     quarter of the work.
 
-    Parameters
-    ----------
-    files : Files
-    scales : list of Scale
-    checkpoint : Checkpoint
-        Of the run to resume, or one without a position.
-    larger : list of Scale
-        What a larger --size would work at, to say how long that takes; may be empty.
+    `files` is a `Files`, `scales` are those of the run. `checkpoint` is that of the run to resume,
+    or one without a position. `larger` are the scales of a larger --size, to say how long that
+    takes; there may be none.
     """
 
-    def __init__(self, files, scales, checkpoint, larger=()):
+    def __init__(self, files, scales, checkpoint, larger):
         self.files = files
+        self.checkpoint_path = files.checkpoint or files.resume  # None if the command names none
         self.larger = larger
         self.scales = scales
         self.resumed = checkpoint
@@ -107,11 +103,6 @@ class Journal:
         self.last_time = now
 
     @property
-    def checkpoint_path(self):
-        """Where the command asks for a checkpoint, None if it does not."""
-        return self.files.checkpoint or self.files.resume
-
-    @property
     def frame_every(self):
         """Steps from one frame to the next, None if no output shows frames."""
         files = self.files
@@ -167,12 +158,7 @@ class Journal:
         self.written = len(self.losses)
 
     def stopped(self, stop):
-        """Save picture and checkpoint after a signal; return the exit status.
-
-        Parameters
-        ----------
-        stop : Stopped
-        """
+        """Save picture and checkpoint after the signal `stop`, a `Stopped`; return the status."""
         self.bar.close()
         if self.latest is None:
             print("stopped before the first step; nothing was written", file=sys.stderr)
@@ -189,9 +175,7 @@ class Journal:
     def failed(self, error):
         """Save the picture of the last step, if there was one, and raise `InputError`.
 
-        Parameters
-        ----------
-        error : FloatingPointError or MemoryError
+        `error` is a FloatingPointError or a MemoryError.
         """
         reason = (
             f"the loss or its gradient is no longer finite ({error}); try different --weights, or "
@@ -235,15 +219,8 @@ def announce(content, scales, layers, files, settings):
 def write_reports(journal, settings, content, styles, result, seconds):
     """Write everything besides the result that the command asks for, and name it all.
 
-    Parameters
-    ----------
-    journal : Journal
-        Of the finished run.
-    settings : Settings
-    content, result : ndarray of shape (H, W, 3)
-    styles : list of ndarray of shape (h, w, 3)
-    seconds : float
-        What this run took, without the earlier parts of a resumed one.
+    `journal` is that of the finished run. `seconds` is what this run took, without the earlier
+    parts of a resumed one. The others are those of `stylize`; `style.report` describes them.
     """
     files, frames = journal.files, journal.frames
     if len(journal.losses) < journal.steps:

@@ -29,6 +29,8 @@ References
        Image Representation", NIPS 2016: the random control.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -85,12 +87,8 @@ def learn_filters(layers, pictures, rng, learnt_layers=LEARNT_LAYERS):
         activations = _load_scaled(name, layer, weight, bias, activations)
 
 
-def random_filters(layers, pictures, rng):
-    """Load random filters into every convolution; see `learn_filters`.
-
-    The pictures are needed for the scale of the filters.
-    """
-    learn_filters(layers, pictures, rng, learnt_layers=())
+# Loads random filters into every convolution; it needs the pictures for their scale.
+random_filters = partial(learn_filters, learnt_layers=())
 
 
 def draw_patches(pictures, number, rng):

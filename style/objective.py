@@ -95,10 +95,10 @@ class Objective:
             for name, share in shares(content_layers).items()
         }
         self.grams = style_grams(network, style_images, settings) if grams is None else grams
-        self.style_scales = {
-            name: 4 * settings.style_weight * share / max(mean_square(self.grams[name]), TINY)
-            for name, share in shares(style_layers).items()
-        }
+        self.style_scales = {}
+        for name, share in shares(style_layers).items():
+            square = float(np.mean(np.square(self.grams[name]), dtype=np.float64))
+            self.style_scales[name] = 4 * settings.style_weight * share / max(square, TINY)
 
     @single_threaded_blas()  # once a step, not again for each of its hundred array operations
     def __call__(self, image):
@@ -212,8 +212,3 @@ def wanted_layers(settings):
 def shares(layers):
     """Return {name: share} of layers and their weights, in order; the shares add up to 1."""
     return {name: layers[name] / sum(layers.values()) for name in sorted(layers, key=depth)}
-
-
-def mean_square(array):
-    """Return the mean of the squares in double precision."""
-    return float(np.mean(np.square(array), dtype=np.float64))

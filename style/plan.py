@@ -29,20 +29,11 @@ LEAST_PAIRS = 3  # with fewer, Adam is better
 
 
 class Scale(NamedTuple):
-    """One of the sizes to work at.
+    """One of the sizes to work at."""
 
-    Attributes
-    ----------
-    height, width : int
-        Of the generated picture, in pixels.
-    style_sizes : list of (int, int)
-        Height and width of each style picture.
-    steps : int
-    """
-
-    height: int
+    height: int  # of the generated picture, in pixels
     width: int
-    style_sizes: list
+    style_sizes: list  # (height, width) of each style picture
     steps: int = 0
 
     @property

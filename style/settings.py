@@ -304,9 +304,7 @@ def parse(argv):
     )
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for name, each in OPTIONS.items():
-        metadata = each.metadata
-        group = groups[metadata["group"]]
-        group.add_argument(flag(name), **metadata["keywords"])
+        groups[each.metadata["group"]].add_argument(flag(name), **each.metadata["keywords"])
     given, plain = parser.parse_known_args(argv)
     if plain and not any(text.startswith("-") and text != "-" for text in plain):
         together = any(argv[i : i + len(plain)] == plain for i in range(len(argv)))

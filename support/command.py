@@ -102,13 +102,10 @@ def name_or_path(*names):
 
 
 def bounded(kind, least=None, above=None, most=None):
-    """Return a function that reads an option's text as a number within limits.
+    """Return a function that reads an option's text as a number, an int or float as `kind` says.
 
-    Parameters
-    ----------
-    kind : {int, float}
-    least, above, most : number, optional
-        The smallest allowed value, a value it must be greater than, and the largest.
+    `least` and `most` are the smallest and the largest allowed value; it must be greater than
+    `above`.
     """
     wanted = "a whole number" if kind is int else "a finite number"
     if least is not None:
@@ -146,11 +143,8 @@ def exit_status(program, run, arguments):
     While it runs, printing never fails (`_Stream`), and a signal is handled like Ctrl-C, so that no
     temporary files are left behind. A second signal does not disturb that; a third ends at once.
 
-    Returns
-    -------
-    int
-        The result of `run` (0 for None), 2 for unusable input (`InputError`), too little memory or
-        a full standard output, 129, 130 or 143 after SIGHUP, Ctrl-C or SIGTERM.
+    Return the result of `run` (0 for None), 2 for unusable input (`InputError`), too little memory
+    or a full standard output, 129, 130 or 143 after SIGHUP, Ctrl-C or SIGTERM.
     """
     received = []
 

@@ -78,12 +78,11 @@ def _describe(error):
     """Say in a few words why a download failed."""
     if isinstance(error, requests.exceptions.HTTPError):
         return f"answered {error.response.status_code} {error.response.reason}".strip()
-    for kind, reason in (
-        (requests.exceptions.Timeout, "did not answer in time"),
-        (requests.exceptions.ChunkedEncodingError, "the connection was lost"),
-        (requests.exceptions.ConnectionError, "could not be reached"),
-        (requests.exceptions.RequestException, f"failed ({type(error).__name__})"),
-    ):
-        if isinstance(error, kind):
-            return reason
-    return "sent a different file (its SHA-256 is wrong)"
+    reasons = {
+        requests.exceptions.Timeout: "did not answer in time",
+        requests.exceptions.ChunkedEncodingError: "the connection was lost",
+        requests.exceptions.ConnectionError: "could not be reached",
+        requests.exceptions.RequestException: f"failed ({type(error).__name__})",
+        ValueError: "sent a different file (its SHA-256 is wrong)",
+    }
+    return next(reason for kind, reason in reasons.items() if isinstance(error, kind))

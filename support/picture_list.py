@@ -13,7 +13,9 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp",
 
 
 class PictureList:
-    """Picture files to be read one by one.
+    """Picture files, each once; iterating yields (path, picture) of each that can be read.
+
+    The first time that a picture cannot be read, it says why on the standard error.
 
     Parameters
     ----------
@@ -27,25 +29,26 @@ class PictureList:
     ----------
     paths : list of Path
     errors : dict of Path to str
-        Why a picture could not be used; set by `read` and `skip`.
+        Why a picture could not be used.
     """
 
     def __init__(self, names, program):
         self.program = program
         self.errors = {}
-        self.paths = []
+        paths = []
         for name in names:
-            self.paths += _pictures_in(name) if os.path.isdir(name) else [name]
+            paths += _pictures_in(name) if os.path.isdir(name) else [name]
+        self.paths = list(dict.fromkeys(paths))
 
-    def read(self, path):
-        """Return the picture, or None if it cannot be read; the first time, say why on stderr."""
-        if path in self.errors:
-            return None
-        try:
-            return read_picture(path)
-        except InputError as error:
-            self.skip(path, error)
-            return None
+    def __iter__(self):
+        for path in self.paths:
+            if path not in self.errors:
+                try:
+                    picture = read_picture(path)
+                except InputError as error:
+                    self.skip(path, error)
+                    continue
+                yield path, picture
 
     def skip(self, path, error):
         """Print why nothing can be done with a picture."""
@@ -58,8 +61,8 @@ class PictureList:
         NAME is one of `result_names`. `InputError` if one of the pictures would be overwritten.
         """
         inputs = {os.path.realpath(path) for path in self.paths}
-        each, outputs = list(dict.fromkeys(self.paths)), {}
-        for path, name in zip(each, result_names(each), strict=True):
+        outputs = {}
+        for path, name in zip(self.paths, result_names(self.paths), strict=True):
             for ending in endings:
                 output = outputs[path, ending] = folder / f"{name}-{ending}.png"
                 if os.path.realpath(output) in inputs:

@@ -232,7 +232,7 @@ WRITERS = {
     "checkpoint.npz": "write_checkpoint(path, checkpoint)",
     "weights.npz": "write_weights(path, Network({'conv1_1': (noise, noise)}, noise, [], []))",
     "parameters.npz": "mlp.save_model(path)",
-    "digits.gz": "write_idx(path, noise)",
+    "digits": "write_idx(path, noise)",
 }
 PROGRAM = """
 import resource, sys

@@ -102,14 +102,11 @@ def test_both_spellings_plain_and_compressed(tmp_path, dot, ending):
         assert array.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", ["x", "x.gz"])
-def test_what_is_written_can_be_read(tmp_path, name):
+def test_what_is_written_can_be_read(tmp_path):
     images = np.random.default_rng(1).integers(256, size=(2, 28, 28), dtype=np.uint8)
-    write_idx(tmp_path / name, images)
-    content = (tmp_path / name).read_bytes()
-    plain = gzip.decompress(content) if name.endswith(".gz") else content
-    assert plain == images_bytes(images)
-    np.testing.assert_array_equal(read_idx_images(tmp_path / name), images)
+    write_idx(tmp_path / "x", images)
+    assert (tmp_path / "x").read_bytes() == images_bytes(images)
+    np.testing.assert_array_equal(read_idx_images(tmp_path / "x"), images)
     write_idx(tmp_path / "labels", np.array([7], dtype=np.uint8))
     assert (tmp_path / "labels").read_bytes() == b"\0\0\x08\x01\0\0\0\x01\x07"
     with pytest.raises(TypeError, match="uint8"):

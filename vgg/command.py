@@ -7,6 +7,7 @@ import argparse
 import os
 import time
 from functools import cache
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -27,17 +28,8 @@ from support.trained_filters import (
     trained_filters,
 )
 from support.weights import load_network, read_weights, write_weights
+from vgg import views
 from vgg.costs import layer_costs, print_summary
-from vgg.views import (
-    FEATURES_SIDE,
-    SMALLEST,
-    grad_cam,
-    show_classes,
-    show_edges,
-    show_features,
-    show_filters,
-    show_heatmap,
-)
 
 BATCH = 8  # pictures that are classified together, at most
 TOP = 5
@@ -152,9 +144,9 @@ def check_files(arguments, pictures):
 
     Return the paths of the drawings, see `PictureList.outputs`.
     """
-    views = [view for view in ("edges", "chart") if getattr(arguments, view)]
-    views += ["heatmap"] if arguments.heatmap is not None else []
-    outputs = pictures.outputs(arguments.output_dir, [*arguments.features, *views])
+    drawings = [name for name in ("edges", "chart") if getattr(arguments, name)]
+    drawings += ["heatmap"] if arguments.heatmap is not None else []
+    outputs = pictures.outputs(arguments.output_dir, [*arguments.features, *drawings])
     if outputs or arguments.filters:
         check_output(arguments.output_dir / "filters.png")
     files = [path for path in (arguments.report, arguments.export_weights) if path]
@@ -206,18 +198,17 @@ def draw_features(arguments, pictures, outputs, convolutions):
                 f"{', '.join(vgg.layers)}"
             )
     if arguments.filters:
-        save(arguments.output_dir / "filters.png", show_filters(vgg.layers["conv1_1"].weight))
-    for path in pictures.paths if arguments.features else ():
-        picture = pictures.read(path)
-        if picture is not None:
-            picture = shrunk(picture, FEATURES_SIDE)
-            if min(picture.shape[:2]) < SMALLEST:
-                pictures.skip(path, f"{path} is too small or narrow for --features")
-                continue
-            print(path)
-            features = vgg.features(vgg.prepare(picture), arguments.features)
-            for name, output in features.items():
-                save(outputs[path, name], show_features(picture, name, output[0]))
+        weight = vgg.layers["conv1_1"].weight
+        save(arguments.output_dir / "filters.png", views.show_filters(weight))
+    for path, picture in pictures if arguments.features else ():
+        picture = shrunk(picture, views.FEATURES_SIDE)
+        if min(picture.shape[:2]) < views.SMALLEST:
+            pictures.skip(path, f"{path} is too small or narrow for --features")
+            continue
+        print(path)
+        features = vgg.features(vgg.prepare(picture), arguments.features)
+        for name, output in features.items():
+            save(outputs[path, name], views.show_features(picture, name, output[0]))
 
 
 def draw_edges(arguments, pictures, outputs, convolutions):
@@ -226,11 +217,9 @@ def draw_edges(arguments, pictures, outputs, convolutions):
     filters = arguments.weights if named else trained_filters()
     vgg = convolutions(filters)
     side_outputs = read_side_outputs(filters)
-    for path in pictures.paths:
-        picture = pictures.read(path)
-        if picture is not None:
-            print(path)
-            save(outputs[path, "edges"], show_edges(vgg, side_outputs, picture))
+    for path, picture in pictures:
+        print(path)
+        save(outputs[path, "edges"], views.show_edges(vgg, side_outputs, picture))
 
 
 # ---- what a picture shows -----------------------------------------------------------------------
@@ -242,20 +231,18 @@ def name_pictures(arguments, pictures, outputs, kinds):
     vgg, load_seconds = load_classifier(weights, kinds)
     wanted = find_class(vgg, arguments.heatmap) if arguments.heatmap else None
     forward, size, rows = fused_forward(vgg), batch_size(vgg), []
-    for i in range(0, len(pictures.paths), size):
-        batch = {path: pictures.read(path) for path in pictures.paths[i : i + size]}
-        batch = {path: picture for path, picture in batch.items() if picture is not None}
-        if not batch:
-            continue
+    readable = iter(pictures)
+    while batch := list(islice(readable, size)):
         start = time.perf_counter()
-        probs = forward(np.concatenate([vgg.network_input(p) for p in batch.values()]))
+        probs = forward(np.concatenate([vgg.network_input(picture) for _, picture in batch]))
         seconds = (time.perf_counter() - start) / len(batch)
-        for (path, picture), prob in zip(batch.items(), probs, strict=True):
+        for (path, picture), prob in zip(batch, probs, strict=True):
             best = vgg.best_classes(prob, arguments.top or TOP)
             print(path, *map(class_line, best), f"  {seconds:.2f} s", sep="\n")
             rows.append({"image": str(path), "seconds": round(seconds, 4), "top": best})
             if arguments.chart:
-                save(outputs[path, "chart"], show_classes(picture, vgg.best_classes(prob, TOP)))
+                best = vgg.best_classes(prob, TOP)
+                save(outputs[path, "chart"], views.show_classes(picture, best))
             if arguments.heatmap is not None:
                 chosen = int(prob.argmax()) if wanted is None else wanted
                 save(outputs[path, "heatmap"], heatmap(vgg, picture, chosen))
@@ -281,10 +268,10 @@ def heatmap(vgg, picture, chosen):
     vgg.input_image = vgg.network_input(picture)
     probability = vgg.forward()[0, chosen]
     pixels, gradients = vgg.score_gradients([chosen])
-    cam = grad_cam(vgg.layers["pool5"].input[0], gradients[0])
+    cam = views.grad_cam(vgg.layers["pool5"].input[0], gradients[0])
     layer = vgg.param_layer_name[vgg.param_layer_name.index("pool5") - 1]
     name = vgg.class_names[chosen] if vgg.class_names else f"class {chosen}"
-    return show_heatmap(picture, name, probability, layer, cam, pixels[0])
+    return views.show_heatmap(picture, name, probability, layer, cam, pixels[0])
 
 
 def fused_forward(vgg):

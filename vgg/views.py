@@ -62,14 +62,11 @@ def filter_tiles(weight, columns=8, pixel=16, gap=8, paper=PAPER):
     tiles = tiles[np.argsort(colourful, kind="stable")]
     tiles = (127.5 + 127.5 * tiles + 0.5).astype(np.uint8)
     tiles = tiles.repeat(pixel, axis=1).repeat(pixel, axis=2)
-    side = tiles.shape[1] + gap
-    rows = -(-len(tiles) // columns)
-    picture = np.empty((rows * side - gap, columns * side - gap, 3), np.uint8)
-    picture[:] = paper
-    for number, one in enumerate(tiles):
-        y, x = number // columns * side, number % columns * side
-        picture[y : y + side - gap, x : x + side - gap] = one
-    return picture
+    rows, side = -(-len(tiles) // columns), tiles.shape[1] + gap
+    cells = np.full((rows * columns, side, side, 3), paper, np.uint8)
+    cells[: len(tiles), :-gap, :-gap] = tiles
+    cells = cells.reshape(rows, columns, side, side, 3).swapaxes(1, 2)  # (rows, side, columns, ...)
+    return cells.reshape(rows * side, columns * side, 3)[:-gap, :-gap]
 
 
 # ---- where the evidence for a class lies --------------------------------------------------------
@@ -96,17 +93,8 @@ def grad_cam(features, gradients):
 def show_heatmap(picture, name, probability, layer, cam, pixels):
     """Draw a picture, the map of `grad_cam` over it, and the gradient of the score at each pixel.
 
-    Parameters
-    ----------
-    picture : ndarray of shape (H, W, 3)
-    name : str
-        Of the class.
-    probability : float
-    layer : str
-        Whose features `cam` shows.
-    cam : ndarray of shape (h, w)
-    pixels : ndarray of shape (3, 224, 224)
-        Gradient of the score with respect to the image.
+    `name` and `probability` are those of the class. `cam` (h, w) is of the features of `layer`.
+    `pixels` (3, 224, 224) is the gradient of the score with respect to the image.
     """
     picture = enlarged(picture, SHEET // 3)
     strength = abs(pixels).max(axis=0)  # (3, H, W) -> (H, W): of the colour that counts most
