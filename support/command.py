@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from difflib import get_close_matches
 from pathlib import Path
 
-# Ctrl-C, the end of a session, and a closed terminal, which Windows does not have.
-SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+from support.start import SIGNALS
+
 CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # all but tab, line feed and carriage return
 
 

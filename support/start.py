@@ -4,9 +4,12 @@ import os
 import signal
 import sys
 
+# Ctrl-C, the end of a session, and a closed terminal, which Windows does not have.
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
 
 def quiet_start():
-    """Let Ctrl-C end a program with one line while its libraries load, which takes seconds."""
+    """Let a signal end a program with one line while its libraries load, which takes seconds."""
 
     def end(number, frame):
         try:
@@ -15,5 +18,6 @@ def quiet_start():
             pass
         os._exit(128 + number)
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, end)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)

@@ -7,10 +7,12 @@ from helpers import style_pictures
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sigint_works():
-    """Let Ctrl-C work in the tests and their children, also when they run in the background."""
+def signals_work():
+    """Let signals work in the tests and their children, also in the background and under nohup."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

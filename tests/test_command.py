@@ -153,9 +153,11 @@ def test_mistaken_options_in_all_programs(main, options, said, capsys, monkeypat
 
 
 @NOT_WINDOWS
-@pytest.mark.parametrize("module", ["argparse", "numpy"])
+@pytest.mark.parametrize(
+    ("module", "number"), [("argparse", 2), ("numpy", 2), ("numpy", 15), ("numpy", 1)]
+)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_ctrl_c_while_the_libraries_load(program, module):
+def test_a_signal_while_the_libraries_load(program, module, number):
     """The module's loading takes a minute."""
     code = (
         "import runpy, sys\n"
@@ -175,12 +177,12 @@ def test_ctrl_c_while_the_libraries_load(program, module):
     )  # fmt: skip
     try:
         assert process.stdout.readline() == "loading\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
         process.wait()
-    assert (process.returncode, err) == (130, f"{program}: interrupted\n")
+    assert (process.returncode, err) == (128 + number, f"{program}: interrupted\n")
 
 
 # --- printing ---
