@@ -3,9 +3,9 @@
     python benchmarks/networks.py                 # everything
     python benchmarks/networks.py style-512       # one case; --help lists them
 
-Each side runs in a process of its own and the two take turns, so that a machine whose speed drifts is
-unfair to neither. A turn is two steps, of which the second counts: during the first, threads of the
-other side may still be waiting busily for work (those of OpenBLAS for 0.1 s). Without PyTorch
+Each side runs in a process of its own and the two take turns, so that a machine whose speed drifts
+is unfair to neither. A turn is two steps, of which the second counts: during the first, threads of
+the other side may still be waiting busily for work (those of OpenBLAS for 0.1 s). Without PyTorch
 installed only our own times are printed.
 """
 
@@ -321,7 +321,7 @@ SIDES = {
 
 
 def work(side, name):
-    """Be one side's process: take a turn for every line on the standard input, print the seconds."""
+    """Be one side's process: take a turn for every line of the input, print its seconds."""
     if side == "PyTorch":
         from fast.strips import available_cpus
 
