@@ -109,11 +109,8 @@ class VGG19:
     def build_model(self, outputs=None):
         """Make all layers, without parameters.
 
-        Parameters
-        ----------
-        outputs : dict of str to int, optional
-            Outputs of each layer that has parameters, by default VGG's (`layer_table`). Smaller
-            numbers give a narrower network.
+        `outputs` has the number of outputs of each layer that has parameters, by default VGG's
+        (`layer_table`). Smaller numbers give a narrower network.
         """
         outputs = layer_table(self.blocks) if outputs is None else outputs
         self.layers, self.update_layer_list = {}, []
@@ -250,14 +247,10 @@ class VGG19:
     def score_gradients(self, classes):
         """Return how much each pixel, and each feature, contributes to the scores of `classes`.
 
-        The score of a class is its output of fc8. Its gradient starts as 1 at the class and 0 at
-        the others, and is propagated back through the layers of the last `forward`. (The gradient
-        of the probability would be almost 0 where the network is sure.)
-
-        Parameters
-        ----------
-        classes : sequence of int
-            One class for each of the N images in `input_image`.
+        They are integers, one for each of the N images in `input_image`. The score of a class is
+        its output of fc8. Its gradient starts as 1 at the class and 0 at the others, and is
+        propagated back through the layers of the last `forward`. (The gradient of the probability
+        would be almost 0 where the network is sure.)
 
         Returns
         -------
@@ -285,13 +278,10 @@ class VGG19:
         return best
 
     def best_classes(self, prob, top):
-        """Return the `top` most probable classes, given the probabilities of all.
+        """Return the `top` most probable classes, most probable first, given all probabilities.
 
-        Returns
-        -------
-        list of dict
-            The most probable class first. Keys: 'id' (index in the output of fc8), 'probability',
-            'name' and 'wordnet' (None if the file has no names).
+        Each is a dict: 'id' (index in the output of fc8), 'probability', 'name' and 'wordnet' (None
+        if the file has no names).
         """
         return [
             {

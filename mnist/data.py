@@ -16,11 +16,11 @@ what is wrong with it.
 """
 
 import gzip
-import io
 import os
 import re
 import zlib
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -240,12 +240,14 @@ def _read(path, magic, dimensions):
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if compressed else file
         try:
-            header = _read_up_to(stream, header_length)
+            header = stream.read(header_length)
             sizes = _check_header(path, header, magic, header_length)
             expected = int(np.prod(sizes, dtype=np.int64))
             if compressed and expected > most_unpacked(os.fstat(file.fileno()).st_size):
                 raise InputError(f"{path} is too small to unpack to {expected:,} bytes")
-            content = _read_up_to(stream, expected + 1)  # one more byte, to detect extra data
+            # in parts, as a wrong header must not cost memory; more than expected, if there is more
+            parts = iter(lambda: stream.read(1 << 20), b"")
+            content = b"".join(islice(parts, expected // (1 << 20) + 1))
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{path}: the compressed data is damaged or cut off ({error})"
@@ -281,11 +283,3 @@ def _check_header(path, header, magic, header_length):
             f"{path} holds pictures of {sides[0]} x {sides[1]} pixels, expected {SIDE} x {SIDE}"
         )
     return (count, *sides)
-
-
-def _read_up_to(stream, length):
-    """Return at most `length` bytes, read in parts: a wrong header must not cost memory."""
-    content = io.BytesIO()
-    while part := stream.read(min(1 << 20, length - content.tell())):
-        content.write(part)
-    return content.getvalue()

@@ -80,11 +80,6 @@ def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT,
 def draw_digits(count, rng=None):
     """Draw `count` digits in random order, each of the ten equally often (or once more).
 
-    Parameters
-    ----------
-    count : int
-    rng : None, int or numpy.random.Generator
-
     Returns
     -------
     images : ndarray of shape (count, 28, 28), uint8, 0 (paper) to 255 (ink)

@@ -119,12 +119,7 @@ def newton_direction(gradient, pairs):
     factors on the left, oldest pair first, and adds the last terms. Without pairs, H g is g divided
     by its mean absolute value.
 
-    Parameters
-    ----------
-    gradient : ndarray of shape (1, 3, H, W)
-        g.
-    pairs : list of (ndarray, ndarray, float)
-        s, y and s . y, oldest first.
+    `gradient` is g, of shape (1, 3, H, W); `pairs` are tuples of s, y and s . y, oldest first.
     """
     if not pairs:
         return gradient / max(np.mean(np.abs(gradient)), TINY)

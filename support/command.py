@@ -253,16 +253,6 @@ class StopRequest:
 
     Inside `held` the first signal waits until the end of that block, and as long as `finishing` has
     a text, which is printed then, it is only recorded. The second one stops at once.
-
-    Examples
-    --------
-    ::
-
-        with StopRequest() as stop:
-            for step in range(1000):
-                work()
-                with stop.held():
-                    save()
     """
 
     def __init__(self):

@@ -15,27 +15,12 @@ CONNECT_SECONDS, SILENCE_SECONDS = 10, 30
 
 
 def download_verified(urls, path, sha256, size=None):
-    """Download a file from the first of `urls` that has it, with a progress bar on stderr.
+    """Download a file to `path` from the first of `urls` that has it, with a bar on stderr.
 
-    If `path` already holds the file with the right checksum, nothing is downloaded. If no download
-    succeeds, an older file at `path` stays as it was; no part of a file and no new folder is left.
-
-    Parameters
-    ----------
-    urls : sequence of str
-        The addresses to try, in this order.
-    path : str or Path
-        Where to put the file; its folder is created if necessary.
-    sha256 : str
-        The checksum of the file, 64 hexadecimal digits.
-    size : int, optional
-        The size of the file in bytes, for the progress bar and the error message.
-
-    Raises
-    ------
-    InputError
-        If no address gives the right file, with the reason at each address; or if the file cannot
-        be written.
+    If `path` already holds a file with the checksum `sha256` (hexadecimal digits), nothing is
+    downloaded. If no download succeeds, an older file at `path` stays as it was; no part of a file
+    and no new folder is left. Then, or if the file cannot be written, `InputError` says why, for
+    each address. `size`, in bytes, is for the bar and the message.
     """
     path = check_output(path)
     pooch.get_logger().setLevel("WARNING")  # pooch would announce each download in three lines

@@ -82,11 +82,7 @@ def at_one_height(rows, width, height):
 def sheet(title, rows):
     """Return one picture of rows of pictures, under a title.
 
-    Parameters
-    ----------
-    title : str
-    rows : list of list of (str, picture)
-        Each picture has its caption below, cut to its width.
+    `rows` are lists of (str, picture). Each picture has its caption below, cut to its width.
     """
     font, large = ImageFont.load_default(TEXT), ImageFont.load_default(1.3 * TEXT)
     widths = [sum(picture.shape[1] + GAP for _, picture in row) - GAP for row in rows]

@@ -17,24 +17,13 @@ class PictureList:
 
     The first time that a picture cannot be read, it says why on the standard error.
 
-    Parameters
-    ----------
-    names : sequence of Path
-        Files and folders. A folder is replaced by the pictures in it, in the order of their names,
-        without hidden files and folders inside it.
-    program : str
-        Name of the command, for its messages.
-
-    Attributes
-    ----------
-    paths : list of Path
-    errors : dict of Path to str
-        Why a picture could not be used.
+    `names` are paths of files and folders. A folder is replaced by the pictures in it, in the order
+    of their names, without hidden files and folders inside it.
     """
 
     def __init__(self, names, program):
-        self.program = program
-        self.errors = {}
+        self.program = program  # the command's name, for messages
+        self.errors = {}  # path -> why the picture could not be used
         paths = []
         for name in names:
             paths += _pictures_in(name) if os.path.isdir(name) else [name]

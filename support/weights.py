@@ -26,16 +26,8 @@ NAMES = ("class_names", "wordnet_ids")  # fields of `Network`
 def read_weights(path, *tables):
     """Return the `Network` in a weights file.
 
-    Parameters
-    ----------
-    path : str or Path
-    *tables : sequence of str
-        Names of the layers of each network that the file may hold, as in MatConvNet's files.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or of a different kind; the message says what to do.
+    `tables` are the names of the layers of each network that the file may hold, as in MatConvNet's
+    files. `InputError` says what to do if the file is missing, damaged or of a different kind.
     """
     path = Path(path)
     beginning = b""
