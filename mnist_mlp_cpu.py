@@ -186,9 +186,8 @@ class MNIST_MLP:
 
     def forward(self, input):
         """Return the probabilities (N, 10) for pictures `input` (N, 784) with pixels 0 to 255."""
-        layers = self._chain()
         x = self.as_input(input)
-        for layer in layers:
+        for layer in self._chain():
             x = layer.forward(x)
         return self.softmax.forward(x)
 

@@ -49,7 +49,7 @@ from style.colours import keep_chroma, match_colours, match_palette, smooth_chan
 from style.contents import for_each_content, paint_each
 from style.journal import Journal, announce, write_reports
 from style.learnt_filters import learn_filters, random_filters
-from style.objective import Objective
+from style.objective import Objective, wanted_layers
 from style.optimizers import PAIRS, adam, lbfgs
 from style.plan import COARSEST, Position, check_fit, plan_larger, plan_scales, plan_sizes
 from style.settings import INITS, MADE_FILTERS, Settings
@@ -83,17 +83,8 @@ IMAGE_HEIGHT, IMAGE_WIDTH = 192, 320
 class VGG19(vgg_cpu.VGG19):
     """VGG-19 up to pool5: 37 layers that turn an image into features and a gradient into pixels.
 
-    `build_model`, `init_model` and `load_model` are those of `vgg_cpu.VGG19`.
-
-    Parameters
-    ----------
-    param_path : str or Path, default='imagenet-vgg-verydeep-19.mat'
-        The weights file that `load_model` reads.
-
-    Attributes
-    ----------
-    param_layer_name : list of str
-        The 37 layers from 'conv1_1' to 'pool5', in order.
+    `param_layer_name` has their names, from 'conv1_1' to 'pool5'. `param_path`, all other
+    attributes, `build_model`, `init_model` and `load_model` are those of `vgg_cpu.VGG19`.
     """
 
     def __init__(self, param_path=FILE_NAME):
@@ -124,10 +115,7 @@ class VGG19(vgg_cpu.VGG19):
 
         That is (height, width) or (height, width, 3). The extension chooses the format.
         """
-        picture = self.picture(image)
-        if picture.shape[:2] != tuple(original_shape[:2]):
-            picture = resize_picture(picture, *original_shape[:2])
-        write_picture(image_dir, picture)
+        write_picture(image_dir, resize_picture(self.picture(image), *original_shape[:2]))
 
     def forward(self, image, layer_list):
         """Return the outputs of the layers in `layer_list`, a dict of name to ndarray (N, C, h, w).
@@ -297,9 +285,7 @@ def stylize(
     colours = resize_picture(content, scales[-1].height, scales[-1].width)
 
     def finished(image):
-        picture = network.picture(image)
-        if picture.shape != colours.shape:
-            picture = resize_picture(picture, *colours.shape[:2])
+        picture = resize_picture(network.picture(image), *colours.shape[:2])
         return keep_chroma(picture, colours) if settings.preserve_color == "luminance" else picture
 
     def emit(position, losses):
@@ -365,9 +351,8 @@ def make_network(content, styles, settings=Settings(), rng=None, coarsest=COARSE
 
 def used_part(vgg, settings):
     """Return the layers of a network up to the deepest whose loss counts, as a dict by name."""
-    content_layers, style_layers = settings.used_layers()
-    names = list(vgg.param_layer_name)
-    last = max(map(names.index, (*content_layers, *style_layers)))
+    names = vgg.param_layer_name
+    last = names.index(wanted_layers(settings)[-1])
     return {name: vgg.layers[name] for name in names[: last + 1]}
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from mnist.data import BOX, MNIST_FILES, SIDE, as_rows, data_folder, read_mnist, write_idx
-from support.command import InputError
 from support.files import write_json
 
 SKELETONS_FILE = Path(__file__).with_name("digits.json")
@@ -57,16 +56,13 @@ def make_synthetic_mnist(folder, train_count=TRAIN_COUNT, test_count=TEST_COUNT,
     folder = Path(folder)
     counts = {"train": train_count, "test": test_count}
     recipe = {"version": VERSION, "seed": seed, **counts}
-    marker = folder / "recipe.json"  # written last: without it the set may be incomplete
+    marker = folder / "recipe.json"  # complete only if the set is
     with suppress(OSError, ValueError):  # absent or damaged; InputError is a ValueError
         if json.loads(marker.read_text("utf-8")) == recipe:
             train_images, _, test_images, _ = read_mnist(folder)
             if (len(train_images), len(test_images)) == (train_count, test_count):
                 return False
-    try:
-        marker.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {marker}: {error.strerror}") from error
+    write_json(marker, {})
     # Two independent streams: the test digits do not depend on the number of training digits.
     streams = np.random.SeedSequence(seed).spawn(2)
     for (part, count), stream in zip(counts.items(), streams, strict=True):

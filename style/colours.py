@@ -66,10 +66,7 @@ def keep_chroma(result, content):
     all three). This is why the space is Oklab and not CIELAB: its lines of constant hue are
     straight, while CIELAB's blue turns purple when its chroma is reduced.
 
-    Parameters
-    ----------
-    result, content : ndarray of shape (H, W, 3)
-        Of the same size.
+    The pictures have the same size.
 
     References
     ----------
@@ -106,10 +103,7 @@ def match_colours(style, content):
     both: a grey or uniform style has no variance in some directions, and its noise there must not
     be amplified. Two equal pictures still give T = 1. Values outside 0..255 are clipped.
 
-    Parameters
-    ----------
-    style, content : ndarray of shape (H, W, 3)
-        Their sizes may differ.
+    The sizes of the pictures may differ.
 
     References
     ----------

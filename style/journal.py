@@ -50,7 +50,8 @@ class Journal:
         self.scales = scales
         self.resumed = checkpoint
         self.losses = list(checkpoint.losses)  # one dict a step, up to the latest
-        number, step = checkpoint.position[:2] if checkpoint.position else (0, 0)
+        self.begin = checkpoint.position[:2] if checkpoint.position else (0, 0)  # scale and step
+        number, step = self.begin
         left = sum(scale.steps for scale in scales[number:]) - step
         self.steps = len(self.losses) + left  # in all
         self.frames = list(checkpoint.frames)
@@ -61,13 +62,11 @@ class Journal:
         self.last_time = None
 
     def __enter__(self):
-        position = self.resumed.position
+        number, step = self.begin
         if self.losses:
             print(f"resuming after step {len(self.losses)} of {self.steps}")
         work = [scale.work * scale.steps for scale in self.scales]
-        done = 0
-        if position:
-            done = sum(work[: position.scale]) + self.scales[position.scale].work * position.step
+        done = sum(work[:number]) + self.scales[number].work * step
         self.bar = Bar(
             total=sum(work), initial=done, dynamic_ncols=True, smoothing=0,
             bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
@@ -91,7 +90,10 @@ class Journal:
             if self.resumed.position:
                 self.resumed.position.optimizer_state.clear()  # much memory; the next one is there
             self.losses.append({**step.losses, "seconds": round(now - self.last_time, 4)})
-            self._show(step)
+            shown = ", ".join(f"{name} {loss:.3g}" for name, loss in step.losses.items())
+            text = f"step {len(self.losses)}/{self.steps}, {shown}"
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(self.scales[step.position.scale].work)
             if len(self.losses) == len(self.resumed.losses) + HINT_AFTER:
                 self._say_times(step)
             self._save_on_the_way(step)
@@ -111,12 +113,6 @@ class Journal:
             return None
         every = files.save_every or math.ceil(self.steps / FRAMES)
         return max(every, math.ceil(self.steps / MOST_FRAMES))
-
-    def _show(self, step):
-        shown = ", ".join(f"{name} {loss:.3g}" for name, loss in step.losses.items())
-        text = f"step {len(self.losses)}/{self.steps}, {shown}"
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(self.scales[step.position.scale].work)
 
     def _say_times(self, step):
         recent = [losses["seconds"] for losses in self.losses[1 - HINT_AFTER :]]

@@ -19,21 +19,12 @@ TINY = 1e-30  # against division by 0
 
 
 def total_variation(image):
-    """Return how much neighbouring pixels differ, and the gradient of it.
+    """Return how much neighbouring pixels of an image (N, C, H, W) differ, and the gradient of it.
 
         TV = 1/(N C H W) * sum of  (x[h + 1, w] - x[h, w])^2 + (x[h, w + 1] - x[h, w])^2
 
-    As a small part of the loss it removes grain and keeps the strokes.
-
-    Parameters
-    ----------
-    image : ndarray of shape (N, C, H, W)
-
-    Returns
-    -------
-    loss : float
-    gradient : ndarray of shape (N, C, H, W)
-        Each difference belongs to two pixels: with + to the second, with - to the first.
+    As a small part of the loss it removes grain and keeps the strokes. In the gradient, each
+    difference belongs to two pixels: with + to the second, with - to the first.
     """
     gradient = np.zeros(image.shape, image.dtype)
     total = 0.0

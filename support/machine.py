@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,10 +27,8 @@ def available_bytes():
     limits (``ulimit -v``, ``ulimit -d``). None if nothing is known, as without a /proc on Linux.
     """
     left = _left_to_cgroups()
-    try:
+    with suppress(OSError, psutil.Error):  # there is no /proc
         left += [psutil.virtual_memory().available, *_left_to_process()]
-    except (OSError, psutil.Error):  # there is no /proc
-        pass
     return max(0, min(left)) if left else None
 
 
