@@ -307,7 +307,12 @@ def parse(argv):
         groups[each.metadata["group"]].add_argument(flag(name), **each.metadata["keywords"])
     given, plain = parser.parse_known_args(argv)
     if plain and not any(text.startswith("-") and text != "-" for text in plain):
-        together = any(argv[i : i + len(plain)] == plain for i in range(len(argv)))
+        marked = [f"{text} " for text in plain]  # not to be taken for the value of an option
+        together = any(
+            argv[i : i + len(plain)] == plain
+            and parser.parse_known_args(argv[:i] + marked + argv[i + len(plain) :])[1] == marked
+            for i in range(len(argv))
+        )
         if "content" in given or not together:
             parser.error(f"give --content or --style before {plain[-1]}")
         plain = ["--content", *plain]
