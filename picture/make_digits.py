@@ -6,6 +6,7 @@ It is the command of the README, `mnist_mlp_cpu.py --model cnn --figures`, and t
 other two figures stay out: mistakes.png shows MNIST's own digits, which are not ours to publish.
 """
 
+import argparse
 import shutil
 import sys
 import tempfile
@@ -18,8 +19,13 @@ import mnist_mlp_cpu  # noqa: E402
 
 
 def main(argv=None):
-    """Train with the options `argv`; write the pictures; return the command's exit status."""
-    options = sys.argv[1:] if argv is None else argv
+    """Train, write the pictures, and return the command's exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of MNIST's files")
+    data_dir = parser.parse_args(argv).data_dir
+    options = [] if data_dir is None else ["--data-dir", data_dir]
     with tempfile.TemporaryDirectory() as folder:
         status = mnist_mlp_cpu.main(["--model", "cnn", "--figures", folder, *options])
         for name in ("curves", "confusion") if status == 0 else ():

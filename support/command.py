@@ -32,7 +32,7 @@ def one_line(reason):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that suggests the option that a mistyped one is close to."""
+    """An argparse parser with one-line errors, which suggest what a mistyped option may mean."""
 
     def parse_known_args(self, args=None, namespace=None):
         """Return the options and the texts that belong to none."""
@@ -42,8 +42,12 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {text[:-3]}: expected a value, got '--'")
         return super().parse_known_args(args, namespace)
 
+    def error(self, message):
+        """Print a line, and exit with status 2; argparse prints the whole usage first."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
     def parse_args(self, args=None, namespace=None):
-        """Return the options; print usage and error and exit with status 2 if any is wrong."""
+        """Return the options; an error if any is wrong."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             options = [text.partition("=")[0] for text in unknown if text.startswith("--")]
