@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             options = [text.partition("=")[0] for text in unknown if text.startswith("--")]
             known = did_you_mean(options[0], self._option_string_actions) if options else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{known}")
+            self.error(f"unrecognized arguments: {' '.join(options or unknown)}{known}")
         return namespace
 
 
