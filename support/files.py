@@ -31,13 +31,7 @@ def most_unpacked(size):
 def input_file(path, what, advice=""):
     """Open a file for reading and yield it.
 
-    Parameters
-    ----------
-    path : str or Path
-    what : str
-        The kind of file, for the message: "picture".
-    advice : str
-        What to do if it is missing; the end of that message.
+    `what` is the kind of file, for messages: "picture". `advice` says what to do if it is missing.
     """
     try:
         if not stat.S_ISREG(_mode(path)):
@@ -59,9 +53,8 @@ def check_output(path):
     """
     mode, target = None, Path(path).absolute()
     try:
-        mode = _mode(path)
-        target = Path(os.path.realpath(path))
-    except FileNotFoundError:
+        with suppress(FileNotFoundError):
+            mode = _mode(path)
         target = Path(os.path.realpath(path))
     except NotADirectoryError:
         pass  # reported below; `realpath` would take "file/../x" for "x"

@@ -36,24 +36,14 @@ BLOCK = 1 << 22  # bytes of an array that are converted at once: they stay in th
 def read_variables(file, names, most_cells=None):
     """Return variables of an open MATLAB file by name.
 
-    Parameters
-    ----------
-    file : binary file
-    names : collection of str
-        The variables to read; others are skipped.
-    most_cells : int, optional
-        So many cells of a variable are read, the rest is skipped.
+    Only those in `names` are read, and at most `most_cells` cells of each; the rest is skipped. A
+    ValueError, zlib.error or struct.error says that the file is damaged.
 
     Returns
     -------
     dict
         A variable is an ndarray, a str, a list (cell array, in MATLAB's order), a dict (struct), a
         list of dicts (array of structs), or None (anything else).
-
-    Raises
-    ------
-    ValueError, zlib.error, struct.error
-        The file is damaged.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(HEADER - 2)
