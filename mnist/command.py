@@ -58,7 +58,6 @@ def parse_arguments(argv, schedules):
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    from_0, from_1 = bounded(int, least=0), bounded(int, least=1, most=10**6)
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data-dir", metavar="DIR", type=as_path,
@@ -74,11 +73,34 @@ def parse_arguments(argv, schedules):
     add("--seen", metavar="FILE.png", type=as_path,
         help="write the 28x28 pixels that the network gets, enlarged, side by side")
     add = parser.add_argument_group("training").add_argument
-    training = []  # the names of all that is chosen here
+    training = add_training_options(add, schedules)
+    add("--threads", metavar="N", type=thread_count, default=1,
+        help="threads of the fully connected layers; one per idle processor is fastest, more are "
+        "slower (default: %(default)s); convolutions use all processors")
+    add = parser.add_argument_group("files").add_argument
+    add("--save", metavar="FILE.npz", type=as_path,
+        help="write the parameters of the trained network")
+    add("--load", metavar="FILE.npz", type=as_path, help="start from parameters written by --save")
+    add("--report", metavar="FILE.json", type=as_path, help="write settings, losses and accuracies")
+    add("--figures", metavar="DIR", type=as_path,
+        help="write curves.png, confusion.png, mistakes.png and weights.png to this folder")
+    # fmt: on
+    arguments = parser.parse_args(argv)
+    arguments.images += arguments.predict
+    if arguments.seen and not arguments.images:
+        parser.error("--seen needs a picture to read")
+    arguments.training = {name: getattr(arguments, name) for name in training}
+    return arguments
 
-    def choice(*names, **options):
-        training.append(add(*names, **options).dest)
 
+def add_training_options(add, schedules):
+    """Add all that is chosen for the training by a parser's `add`; return the values' names."""
+    names = []
+
+    def choice(*flags, **options):
+        names.append(add(*flags, **options).dest)
+
+    # fmt: off
     choice("--model", choices=list(RECIPES),
         help="mlp, a multilayer perceptron, or cnn, a convolutional network (default: mlp, or that "
         "in the file given by --load)")
@@ -88,7 +110,7 @@ def parse_arguments(argv, schedules):
     choice("--epochs", metavar="N", type=bounded(int, least=0, most=10**6), dest="max_epoch",
         help="how often to use the whole training set (default: 12 for mlp, 10 for cnn; with "
         "--load 0, which only measures the accuracy)")
-    choice("--batch-size", metavar="N", type=from_1,
+    choice("--batch-size", metavar="N", type=bounded(int, least=1, most=10**6),
         help=f"pictures per step (default: {BATCH_SIZE})")
     choice("--optimizer", choices=list(LEARNING_RATES),
         help="gradient descent, the same with momentum, or Adam (default: sgd for mlp, momentum "
@@ -109,29 +131,14 @@ def parse_arguments(argv, schedules):
     choice("--max-shift", metavar="PIXELS", type=bounded(int, least=0, most=10),
         help="move each training picture at random by up to this many pixels, differently in every "
         "epoch (default: 1 for mlp, 2 for cnn)")
-    choice("--early-stopping", metavar="N", type=from_1, dest="patience",
+    choice("--early-stopping", metavar="N", type=bounded(int, least=1, most=10**6), dest="patience",
         help="hold out a twelfth of the training digits, stop when their accuracy has not grown "
         "for N epochs, and keep the best parameters")
-    choice("--seed", metavar="N", type=from_0,
+    choice("--seed", metavar="N", type=bounded(int, least=0),
         help="seed of weights, order and shifts; the synthetic digits do not depend on it "
         f"(default: {SEED})")
-    add("--threads", metavar="N", type=thread_count, default=1,
-        help="threads of the fully connected layers; one per idle processor is fastest, more are "
-        "slower (default: %(default)s); convolutions use all processors")
-    add = parser.add_argument_group("files").add_argument
-    add("--save", metavar="FILE.npz", type=as_path,
-        help="write the parameters of the trained network")
-    add("--load", metavar="FILE.npz", type=as_path, help="start from parameters written by --save")
-    add("--report", metavar="FILE.json", type=as_path, help="write settings, losses and accuracies")
-    add("--figures", metavar="DIR", type=as_path,
-        help="write curves.png, confusion.png, mistakes.png and weights.png to this folder")
     # fmt: on
-    arguments = parser.parse_args(argv)
-    arguments.images += arguments.predict
-    if arguments.seen and not arguments.images:
-        parser.error("--seen needs a picture to read")
-    arguments.training = {name: getattr(arguments, name) for name in training}
-    return arguments
+    return names
 
 
 def run(argv, schedules, make_network):
