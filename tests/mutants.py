@@ -50,6 +50,8 @@ SPEED_ONLY = (
 
 # What a line becomes in mutants that change no result, and why.
 EQUIVALENT = {
+    "K = weight.shape[2]": "convolution: kernels are square",
+    "if stride == 1 and shift >= 1:": "padded: without shift, the general way gives the same",
     "transposed = KC <= Wo": "im2col: either order of copying fills the same matrix",
     "if C * Co > DEEP:": "winograd: at the limit itself, either way gives the same sums",
     "max(2, width // grid)": "tiles: an image less than two squares of the grid wide is never cut",
