@@ -251,8 +251,14 @@ def test_product_is_the_matrix_product():
         np.testing.assert_allclose(threads.product(a, b), a @ b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 1100, 1000), (2000, 600, 3), (3, 2, 600_000)])
-def test_large_products_are_shared_as_strips_with_the_same_bits_for_any_number_of_threads(shape):
+@pytest.mark.parametrize(
+    ("shape", "strips"), [((1, 1100, 1000), 2), ((2000, 600, 3), 4), ((3, 2, 600_000), 1172)]
+)
+def test_large_products_are_shared_as_strips(monkeypatch, shape, strips):
+    run_strips, shared = threads.run_strips, []
+    monkeypatch.setattr(
+        threads, "run_strips", lambda f, each: (shared.append(len(each)), run_strips(f, each))
+    )
     rng = np.random.default_rng(0)
     rows, middle, columns = shape
     a, b = rng.standard_normal((rows, middle)), rng.standard_normal((middle, columns))
@@ -262,7 +268,9 @@ def test_large_products_are_shared_as_strips_with_the_same_bits_for_any_number_o
     np.testing.assert_allclose(expected, a @ b, rtol=1e-12, atol=1e-12)
     for number in (2, 3):
         threads.set_threads(number)
-        np.testing.assert_array_equal(threads.matmul(a, b), expected)
+        np.testing.assert_array_equal(threads.matmul(a, b), expected)  # to the last bit
+    threads.matmul(a[:, :2], b[:2, :5])  # small
+    assert shared == 3 * [strips]
 
 
 def test_scratch_is_reused_by_its_thread_and_not_shared_with_others():
