@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from fast import convolution
+from fast import convolution, winograd
 from fast.padded import dilated, pad
 from fast.strips import product, run_strips, strips_of_bytes
 from layers1 import check_has_param, descend, draw_weights, select
@@ -325,7 +325,8 @@ class ConvolutionalLayer(_WindowLayer):
             C, Co, s = Co, C, 1
         shape = (len(padded.array), *padded.output_size(K, s))
         algorithm = algorithm or self.algorithm or convolution.choose(K, s, C, Co, shape)
-        dtype, two_way = padded.array.dtype, convolution.two_way(algorithm, C, Co)
+        dtype = padded.array.dtype
+        two_way = winograd.two_way(convolution.TILES.get(algorithm), C, Co)
         key = (dtype, flipped and not two_way)
         source, filters = self._prepared.get(key, (None, None))
         if source is not self.weight or filters.algorithm != algorithm:

@@ -64,11 +64,6 @@ class Filters(NamedTuple):
     flipped: bool  # use them rotated by 180 degrees and with C and Co swapped
 
 
-def two_way(algorithm, channel_in, channel_out):
-    """Say whether the matrices are the same for a layer's convolution and its data gradient."""
-    return algorithm in TILES and winograd.two_way(TILES[algorithm], channel_in, channel_out)
-
-
 def prepare(weight, stride, algorithm, flipped=False, keep=True):
     """Return `weight` (C, K, K, Co) as `Filters` for one of ALGORITHMS.
 
@@ -77,11 +72,12 @@ def prepare(weight, stride, algorithm, flipped=False, keep=True):
     """
     K = weight.shape[1]
     channel_out = weight.shape[0 if flipped else 3]
-    flip_later = flipped and two_way(algorithm, weight.shape[0], weight.shape[3])
+    tile = TILES.get(algorithm)
+    flip_later = flipped and winograd.two_way(tile, weight.shape[0], weight.shape[3])
     if flipped and not flip_later:
         weight = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)  # (C, K, K, Co) -> (Co, K, K, C)
-    if algorithm in TILES:
-        matrices = winograd.prepare(weight, TILES[algorithm], keep)
+    if tile:
+        matrices = winograd.prepare(weight, tile, keep)
     else:
         matrices = ALGORITHMS[algorithm].prepare(weight)
     return Filters(matrices, algorithm, K, stride, channel_out, flip_later)

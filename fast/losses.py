@@ -8,9 +8,7 @@ from math import ceil
 
 import numpy as np
 
-from fast.strips import run_strips, scratch, strips_of_rows
-
-STRIP_BYTES = 1 << 20  # of features that a thread works on at a time
+from fast.strips import STRIP_BYTES, run_strips, scratch, strips_of_rows
 
 
 def content_loss(features, target):

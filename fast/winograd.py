@@ -95,7 +95,7 @@ def _matrices(tile, dtype, flipped=False):
 
 
 def two_way(tile, C, Co):
-    """Say whether both directions of a layer use the same U.
+    """Say whether both directions of a layer use the same U; `tile` is None without Winograd.
 
     Where U is largest this halves the memory. A product with a transposed U is as fast only if it
     has many tiles; where there are few, `fast.convolution.choose_tile` prefers tiles of 4.
