@@ -27,7 +27,7 @@ import numpy as np
 
 from support.command import InputError
 from support.downloads import download_verified
-from support.files import input_file, most_unpacked, write_bytes
+from support.files import files_in, input_file, most_unpacked, write_bytes
 from support.npz import finite_float32, read_npz, write_npz
 
 MNIST_DIR = Path(__file__).resolve().parent.parent / "mnist_data"
@@ -104,7 +104,9 @@ def find_mnist(folder):
     """
     sets = {}  # by the name of the data set
     for place in PLACES:
-        for path in _files(Path(folder) / place):
+        here = Path(folder, place)
+        paths = files_in(here) if os.path.isdir(here) else []
+        for path in sorted(paths, key=lambda path: path.suffix == ".gz"):  # uncompressed first
             if match := FILE_NAMES.fullmatch(path.name):
                 prefix, part, kind, _ = match.groups()
                 key = f"{'train' if part == 'train' else 'test'}_{kind}"
@@ -123,17 +125,6 @@ def find_mnist(folder):
             f"{'is' if len(missing) == 1 else 'are'} missing; --download fetches the rest"
         )
     return found
-
-
-def _files(folder):
-    """Return the files in a folder, uncompressed ones first; [] if there is no such folder."""
-    if not os.path.isdir(folder):
-        return []
-    try:
-        paths = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
-    except OSError as error:
-        raise InputError(f"cannot read {folder}: {error.strerror or error}") from error
-    return sorted(paths, key=lambda path: (path.suffix == ".gz", path.name))
 
 
 def read_mnist(folder):

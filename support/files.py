@@ -45,6 +45,14 @@ def input_file(path, what, advice=""):
         raise InputError(f"cannot read the {what} {path}: {reason}") from error
 
 
+def files_in(folder):
+    """Return the paths of the files in a folder, by name; `InputError` if it cannot be read."""
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.is_file())
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
 def check_output(path):
     """Raise `InputError` unless a file can be written to `path`. It creates nothing.
 

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 
 from support.command import InputError
+from support.files import files_in
 from support.pictures import read_picture
 
 # What is taken from a folder; a file that is named is read whatever its extension.
@@ -78,13 +79,8 @@ def result_names(paths):
 
 def _pictures_in(folder):
     """Return the picture files in a folder, sorted."""
-    try:
-        paths = sorted(
-            path for path in folder.iterdir()
-            if path.suffix.lower() in EXTENSIONS and path.is_file() and path.name[0] != "."
-        )  # fmt: skip
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
+    files = [path for path in files_in(folder) if path.name[0] != "."]
+    paths = [path for path in files if path.suffix.lower() in EXTENSIONS]
     if not paths:
         raise InputError(f"the folder {folder} holds no pictures ({', '.join(EXTENSIONS)})")
     return paths

@@ -54,6 +54,7 @@ EQUIVALENT = {
     "if stride == 1 and shift >= 1:": "padded: without shift, the general way gives the same",
     "if stride == 1 and shift > 0:": "padded: the same",
     "start = +memory.ctypes.data % LARGE_PAGE": "strips: where it begins changes the speed alone",
+    "if number != 0 and (not stage.pools)": "fused: every algorithm gives the same",
     "max(1, width * grid)": "tiles: more of them than squares of the grid are never chosen",
     "widest = max(2, (SMALL_PRODUCT": "winograd: the width of a strip changes only the speed",
     "transposed = KC <= Wo": "im2col: either order of copying fills the same matrix",
