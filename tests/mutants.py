@@ -57,9 +57,12 @@ EQUIVALENT = {
     "if number != 0 and (not stage.pools)": "fused: every algorithm gives the same",
     "max(1, width * grid)": "tiles: more of them than squares of the grid are never chosen",
     "widest = max(2, (SMALL_PRODUCT": "winograd: the width of a strip changes only the speed",
+    "ceil(H / 3)": "losses: so does the height of a strip",
+    "ceil(pictures / 3)": "strips: so does the number of pictures in one",
     "transposed = KC <= Wo": "im2col: either order of copying fills the same matrix",
     "if C * Co > DEEP:": "winograd: at the limit itself, either way gives the same sums",
     "max(2, width // grid)": "tiles: an image less than two squares of the grid wide is never cut",
+    "max(2, height // grid)": "tiles: likewise, less than two squares high",
 }
 
 OPERATORS = {

@@ -337,6 +337,7 @@ def test_the_weight_gradient_is_computed_by_the_algorithm_chosen(
 ):
     called = []
     for module in (convolution.winograd, convolution.im2col):
+
         def spy(*arguments, module=module, original=module.weight_gradient):
             called.append(module.__name__)
             return original(*arguments)
@@ -402,3 +403,11 @@ def test_no_strip_is_computed_twice(algorithm, monkeypatch):
     layer = conv_layer(np.random.default_rng(6), 3, 40, 40, 1, 1)
     layer.algorithm = algorithm
     layer.backward(layer.forward(np.ones((1, 40, 60, 40))))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_filters_know_their_geometry(algorithm):
+    weight = np.ones((2, 3, 3, 5), np.float32)
+    for flipped, channel_out in (False, 5), (True, 2):
+        filters = convolution.prepare(weight, 1, algorithm, flipped)
+        assert filters[1:5] == (algorithm, 3, 1, channel_out)
