@@ -171,9 +171,10 @@ def _kind(path):
 def _identity(path):
     """Return what all names of one file have in common, different spellings and links."""
     try:
-        status = os.stat(Path(path))
+        target = os.path.realpath(path)  # "x" for "new/../x", also if there is no folder "new"
+        status = os.stat(target)
         return status.st_dev, status.st_ino
     except OSError:  # it does not exist
-        return os.path.realpath(path)
+        return target
     except ValueError:  # a name that no file can have
         return str(path)

@@ -178,6 +178,7 @@ def test_every_spelling_of_an_input_is_found(tmp_path, monkeypatch):
     Path("linked").symlink_to("folder")
     os.link("in", "hard")
     spellings = ("in", "in/", "hard/.", "./in", "folder/../in", "link", "hard", "linked/../in")
+    spellings += ("new/../in", "./new/x/../../link")  # no such folder
     for output in (*spellings, tmp_path / "in"):
         with pytest.raises(InputError, match="would overwrite a file that is read"):
             check_outputs([output], ["absent", "a\0b", "in"])
