@@ -25,9 +25,8 @@ from contextlib import contextmanager
 from math import ceil
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from fast.strips import single_threaded_blas
+from fast.strips import limited_blas
 from layers1 import (
     DropoutLayer,
     FullyConnectedLayer,
@@ -238,7 +237,7 @@ class MNIST_MLP:
         batches = ceil(len(self.train_data) / self.batch_size)
         self.history, self.best, self.optimizers = [], None, {}
         total = self.max_epoch * batches
-        with self._thread_limit(), Bar(total=total, unit="batch", disable=total == 0) as bar:
+        with limited_blas(self.threads), Bar(total=total, unit="batch", disable=total == 0) as bar:
             for number in range(1, self.max_epoch + 1):
                 bar.set_description(f"epoch {number}/{self.max_epoch}")
                 self.history.append(self._train_epoch(number, batches, bar))
@@ -347,7 +346,7 @@ class MNIST_MLP:
         `InputError` if scores are infinite or NaN: the learning rate or the weights are too large.
         """
         parts = []
-        with self._thread_limit():
+        with limited_blas(self.threads):  # the layers then need not limit it each time
             for first in range(0, len(data), self.batch_size):
                 prob = self.forward(data[first : first + self.batch_size, :-1])
                 if not np.isfinite(prob).all():
@@ -357,11 +356,6 @@ class MNIST_MLP:
                     )
                 parts.append(prob)
         return np.concatenate(parts)
-
-    def _thread_limit(self):
-        if self.threads == 1:
-            return single_threaded_blas()  # the convolutions then need not limit it each time
-        return threadpool_limits(self.threads, user_api="blas")
 
     def _chain(self):
         """Return the layers in order, also those of a subclass with the book's `build_model`."""

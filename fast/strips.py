@@ -28,8 +28,9 @@ _lock = threading.Lock()
 _threads = None  # None: as many as there are CPUs
 _pool = None  # the helper threads; the caller's own thread works too
 _pool_size = 0
-_blas_limit = None  # the limit in force while any caller is inside `single_threaded_blas`
-_blas_users = 0
+_blas_users = []  # the number of threads that each caller inside `limited_blas` allows
+_blas_threads = None  # the least of them, which is in force
+_blas_limit = None  # undoes it
 _local = threading.local()
 
 
@@ -50,22 +51,26 @@ def get_threads():
     return _threads or available_cpus()
 
 
-@contextmanager
 def single_threaded_blas():
-    """Limit BLAS to one thread; the last of several concurrent users restores the old limit."""
-    global _blas_limit, _blas_users
+    """Limit BLAS to one thread; see `limited_blas`."""
+    return limited_blas(1)
+
+
+@contextmanager
+def limited_blas(threads):
+    """Limit BLAS to so many threads.
+
+    Of several concurrent users the least number counts; the last one restores the old limit.
+    """
     with _lock:
-        if _blas_users == 0:
-            _take_control_of_blas()
-            _blas_limit = _blas_libraries().limit(limits=1)
-        _blas_users += 1
+        _blas_users.append(threads)
+        _set_blas_limit()
     try:
         yield
     finally:
         with _lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _restore_blas()
+            _blas_users.remove(threads)
+            _set_blas_limit()
 
 
 @cache
@@ -83,10 +88,18 @@ def _take_control_of_blas():
         release(force=True)
 
 
-def _restore_blas():
+def _set_blas_limit():
+    """Put the least limit of `_blas_users` in force, or the old one if there are none."""
+    global _blas_threads, _blas_limit
+    least = min(_blas_users, default=None)
+    if least == _blas_threads:
+        return
     _take_control_of_blas()
-    _blas_limit.restore_original_limits()
-    _take_control_of_blas()  # and release it
+    if _blas_limit:
+        _blas_limit.restore_original_limits()
+        _take_control_of_blas()  # and release it
+    _blas_limit = _blas_libraries().limit(limits=least) if least else None
+    _blas_threads = least
 
 
 def run_strips(function, strips):
@@ -130,10 +143,10 @@ def _start(work, number):
 
 def _forget_after_fork():
     """Forget the parent's threads and locks: a forked child does not have them."""
-    global _lock, _pool, _pool_size, _blas_users
-    if _blas_users:
-        _restore_blas()
-    _lock, _pool, _pool_size, _blas_users = threading.Lock(), None, 0, 0
+    global _lock, _pool, _pool_size
+    _lock, _pool, _pool_size = threading.Lock(), None, 0
+    _blas_users.clear()
+    _set_blas_limit()
 
 
 if hasattr(os, "register_at_fork"):

@@ -102,6 +102,24 @@ def test_the_callers_own_limits_are_restored():
             assert blas_threads() == before
 
 
+def test_the_least_of_several_limits_counts():
+    """Whoever comes or leaves first: each in a thread of the caller's."""
+    before = blas_threads()
+    contexts = [threads.limited_blas(number) for number in (3, 2, 3, 1)]
+    steps = [(0, "enter", 3), (1, "enter", 2), (0, "exit", 2), (2, "enter", 2), (3, "enter", 1),
+             (1, "exit", 1), (3, "exit", 3), (2, "exit", None)]  # fmt: skip
+    for number, step, expected in steps:
+        enter, leave = contexts[number].__enter__, contexts[number].__exit__
+        run_in_thread(enter if step == "enter" else lambda leave=leave: leave(None, None, None))
+        assert blas_threads() == ([expected] * len(before) if expected else before)
+
+
+def run_in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
 def test_the_last_of_several_users_restores_the_limits():
     """OpenBLAS's limits obey one living thread, and the last to leave is not the first."""
     before = blas_threads()
