@@ -5,7 +5,7 @@ from dataclasses import replace
 from os.path import exists, realpath
 
 from style.settings import DEFAULTS, PROGRAM, check_files, flag
-from support.command import InputError
+from support.command import InputError, escaped
 from support.picture_list import PictureList, result_names
 
 # Options that name one file for one picture.
@@ -45,7 +45,7 @@ def paint_each(each, paint, stop):
     A picture that cannot be painted is named, and the others follow. `stop` is the `StopRequest`
     that `paint` uses.
     """
-    todo = [files for files in each if files.overwrite or not exists(files.output)]
+    todo = [files for files in each if files.overwrite or not exists(realpath(files.output))]
     failed = []
     for number, files in enumerate(todo, 1):
         print(f"picture {number} of {len(todo)}: {files.content[0]}")
@@ -53,7 +53,7 @@ def paint_each(each, paint, stop):
             status = paint(files)
         except (InputError, MemoryError) as error:
             reason = str(error) or "there is not enough memory"
-            print(f"{PROGRAM}: error: {reason}", file=sys.stderr)
+            print(escaped(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
             failed.append(str(files.content[0]))
             status = 0
         if status or (stop.number and number < len(todo)):

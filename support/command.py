@@ -31,6 +31,11 @@ def one_line(reason):
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
+def escaped(message):
+    """Return a message in which line ends and control characters, as of file names, are escapes."""
+    return re.sub(f"[{CONTROL}\r\n]", _escape, message)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser with one-line errors, which suggest what a mistyped option may mean."""
 
@@ -44,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print a line, and exit with status 2; argparse prints the whole usage first."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, escaped(f"{self.prog}: error: {message}") + "\n")
 
     def parse_args(self, args=None, namespace=None):
         """Return the options; an error if any is wrong."""
@@ -179,7 +184,7 @@ def exit_status(program, run, arguments):
         if status == 0 and full and not isinstance(full, BrokenPipeError):  # head has read enough
             status, message = 2, f"error: cannot write to standard output: {full}"
         if message:
-            print(re.sub(f"[{CONTROL}\r\n]", _escape, f"{program}: {message}"), file=sys.stderr)
+            print(escaped(f"{program}: {message}"), file=sys.stderr)
     return status
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 
-from support.command import InputError
+from support.command import InputError, escaped
 from support.files import files_in
 from support.pictures import read_picture
 
@@ -43,7 +43,7 @@ class PictureList:
     def skip(self, path, error):
         """Print why nothing can be done with a picture."""
         self.errors[path] = str(error)
-        print(f"{self.program}: error: {error}", file=sys.stderr)
+        print(escaped(f"{self.program}: error: {error}"), file=sys.stderr)
 
     def outputs(self, folder, endings):
         """Return {(path, ending): path of a picture about it in `folder`}, "NAME-ending.png".

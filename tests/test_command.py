@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import vgg_cpu
 from mnist.data import write_idx
 from style.checkpoint import read_checkpoint
 from support.command import InputError, StopRequest, exit_status
+from support.picture_list import PictureList
 
 NOT_WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and devices")
 PROGRAMS = ("mnist_mlp_cpu.py", "vgg_cpu.py", "style_transfer_cpu.py")
@@ -150,6 +152,25 @@ def test_mistaken_options_in_all_programs(main, options, said, capsys, monkeypat
     assert said in error
     assert error.endswith("--zzz") or "--zzz" not in options
     assert list(tmp_path.iterdir()) == []
+
+
+@NOT_WINDOWS
+def test_line_ends_in_names_and_options_stay_within_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "no\nsuch\r\x1b[31m.jpg"
+    shown = "no\\nsuch\\r\\x1b[31m.jpg"
+    assert list(PictureList([Path(name)], "demo")) == []
+    assert capsys.readouterr().err == f"demo: error: there is no picture {shown}\n"
+    options = [name, "other.jpg", "--output", "results/", "--weights", "random"]
+    assert style_transfer_cpu.main(options) == 2
+    line = "style_transfer_cpu.py: error: there is no picture"
+    errors = [f"{line} {shown}", f"{line} other.jpg"]
+    assert capsys.readouterr().err.splitlines() == errors
+    for main in mnist_mlp_cpu.main, vgg_cpu.main, style_transfer_cpu.main:
+        with pytest.raises(SystemExit, match="2"):
+            main(["a.jpg", "--no\nsuch"])
+        (error,) = capsys.readouterr().err.splitlines()
+        assert r"unrecognized arguments: --no\nsuch" in error
 
 
 @NOT_WINDOWS
