@@ -62,14 +62,16 @@ def check_output(path):
     mode, target = None, Path(path).absolute()
     try:
         with suppress(FileNotFoundError):
-            mode = _mode(path)
-        target = Path(os.path.realpath(path))
+            _mode(path)
+        target = Path(os.path.realpath(path))  # "x" for "new/../x": what will be replaced
+        with suppress(FileNotFoundError):
+            mode = _mode(target)
     except NotADirectoryError:
         pass  # reported below; `realpath` would take "file/../x" for "x"
     except OSError as error:  # for example, the name is too long
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     if mode is not None and not stat.S_ISREG(mode):
-        raise InputError(f"{path} is {_kind(path)}; give the name of a file")
+        raise InputError(f"{path} is {_kind(target)}; give the name of a file")
     folder = target.parent
     while not os.path.exists(folder):  # it will be created
         folder = folder.parent

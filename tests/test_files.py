@@ -104,6 +104,8 @@ def test_devices_pipes_and_sockets_are_neither_written_nor_read(tmp_path, monkey
             check_output(path)
         with pytest.raises(InputError), output_file(path):
             pytest.fail("not reached")
+        with pytest.raises(InputError, match=f"is a {kind}; give the name of a file"):
+            check_output(tmp_path / "new" / ".." / name)  # no such folder
         with pytest.raises(InputError, match=f"cannot read the thing .*{name}: it is a {kind}"):
             with input_file(path, "thing"):
                 pytest.fail("not reached")
