@@ -307,10 +307,8 @@ def parse(argv):
         groups[each.metadata["group"]].add_argument(flag(name), **each.metadata["keywords"])
     given, plain = parser.parse_known_args(argv)
     if plain and not any(text.startswith("-") and text != "-" for text in plain):
-        marked = [f"{text} " for text in plain]  # not to be taken for the value of an option
-        together = any(
-            argv[i : i + len(plain)] == plain
-            and parser.parse_known_args(argv[:i] + marked + argv[i + len(plain) :])[1] == marked
+        together = any(  # the first of them may also be the value of an option, elsewhere
+            argv[i : i + len(plain)] == plain and not any(map(parser.takes_value, argv[:i][-1:]))
             for i in range(len(argv))
         )
         if "content" in given or not together:

@@ -47,6 +47,11 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument {text[:-3]}: expected a value, got '--'")
         return super().parse_known_args(args, namespace)
 
+    def takes_value(self, text):
+        """Say whether `text` is an option whose value is the next argument."""
+        option = self._option_string_actions.get(text)
+        return option is not None and option.nargs != 0
+
     def error(self, message):
         """Print a line, and exit with status 2; argparse prints the whole usage first."""
         self.exit(2, escaped(f"{self.prog}: error: {message}") + "\n")

@@ -1087,6 +1087,8 @@ def test_several_contents_are_refused_with(tmp_path, monkeypatch, capsys, option
     (["--content", ""], "the name is empty"),
     (["a.png", "--style", "style.png", "b.png"], "give --content or --style before b.png"),
     (["a.png", "--style", "a.png", "b.png"], "give --content or --style before b.png"),
+    (["--optimizer", "adam", "adam"], "there is no picture adam"),
+    (["--overwrite", "a.png"], "there is no picture a.png"),
     (["--content", "a.png", "--style", "style.png", "b.png"], "--style before b.png"),
 ])  # fmt: skip
 def test_a_mistake_gets_a_hint(tmp_path, monkeypatch, capsys, options, said):
