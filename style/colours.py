@@ -204,15 +204,15 @@ def _into_gamut(lab):
 
     The chroma is found by bisection: grey, with chroma 0, is in the gamut at any lightness.
     """
-
-    def reduced(part):
-        """Return the linear light of `lab` with this part of its chroma."""
-        return _linear_rgb(np.stack([lab[:, 0], part * lab[:, 1], part * lab[:, 2]], axis=1))
-
     linear = _linear_rgb(lab)
     outside = np.flatnonzero(~_in_gamut(linear))
-    lab = lab[outside]
-    part = np.zeros(len(lab))  # the largest part of the chroma known to be in the gamut
+    lightness, a, b = lab[outside].T  # (P, 3) -> 3 x (P,)
+
+    def reduced(part):
+        """Return the linear light of these colours with this part of their chroma."""
+        return _linear_rgb(np.stack([lightness, part * a, part * b], axis=1))  # 3 x (P,) -> (P, 3)
+
+    part = np.zeros(len(outside))  # the largest part of the chroma known to be in the gamut
     for i in range(1, BISECTIONS + 1):
         larger = part + 0.5**i
         part = np.where(_in_gamut(reduced(larger)), larger, part)
