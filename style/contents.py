@@ -5,7 +5,7 @@ from dataclasses import replace
 from os.path import exists, realpath
 
 from style.settings import DEFAULTS, PROGRAM, check_files, flag
-from support.command import InputError, escaped
+from support.command import InputError, print_error
 from support.picture_list import PictureList, result_names
 
 # Options that name one file for one picture.
@@ -53,7 +53,7 @@ def paint_each(each, paint, stop):
             status = paint(files)
         except (InputError, MemoryError) as error:
             reason = str(error) or "there is not enough memory"
-            print(escaped(f"{PROGRAM}: error: {reason}"), file=sys.stderr)
+            print_error(PROGRAM, reason)
             failed.append(str(files.content[0]))
             status = 0
         if status or (stop.number and number < len(todo)):

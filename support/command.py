@@ -36,6 +36,11 @@ def escaped(message):
     return re.sub(f"[{CONTROL}\r\n]", _escape, message)
 
 
+def print_error(program, message):
+    """Print the one line about an error after which the program goes on."""
+    print(escaped(f"{program}: error: {message}"), file=sys.stderr)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser with one-line errors, which suggest what a mistyped option may mean."""
 

@@ -1,10 +1,9 @@
 """The pictures that a command works on: files and folders, of which broken ones are skipped."""
 
 import os
-import sys
 from collections import Counter
 
-from support.command import InputError, escaped
+from support.command import InputError, print_error
 from support.files import files_in
 from support.pictures import read_picture
 
@@ -32,18 +31,19 @@ class PictureList:
 
     def __iter__(self):
         for path in self.paths:
-            if path not in self.errors:
-                try:
-                    picture = read_picture(path)
-                except InputError as error:
-                    self.skip(path, error)
-                    continue
+            if path in self.errors:
+                continue
+            try:
+                picture = read_picture(path)
+            except InputError as error:
+                self.skip(path, error)
+            else:
                 yield path, picture
 
     def skip(self, path, error):
         """Print why nothing can be done with a picture."""
         self.errors[path] = str(error)
-        print(escaped(f"{self.program}: error: {error}"), file=sys.stderr)
+        print_error(self.program, error)
 
     def outputs(self, folder, endings):
         """Return {(path, ending): path of a picture about it in `folder`}, "NAME-ending.png".
