@@ -958,6 +958,9 @@ def test_what_is_painted_already_is_left_out(tmp_path, capsys):
         "1 of 2 pictures painted; 1 were there already (--overwrite paints them again)"
     )
     assert read_picture(painted / "content.png").shape == (9, 9, 3)
+    assert call(*options, "--output", f"{tmp_path}/new/../painted/") == 0  # no folder "new"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 of 2 pictures painted; 2 were")
+    assert read_picture(painted / "content.png").shape == (9, 9, 3)
     assert call(*options, "--overwrite") == 0
     assert read_picture(painted / "content.png").shape == (32, 48, 3)
 
