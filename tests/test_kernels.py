@@ -410,4 +410,10 @@ def test_filters_know_their_geometry(algorithm):
     weight = np.ones((2, 3, 3, 5), np.float32)
     for flipped, channel_out in (False, 5), (True, 2):
         filters = convolution.prepare(weight, 1, algorithm, flipped)
-        assert filters[1:5] == (algorithm, 3, 1, channel_out)
+        assert filters[1:] == (algorithm, 3, 1, channel_out, False)
+
+
+def test_filters_for_both_directions_are_flipped_only_for_the_gradient():
+    weight = np.ones((512, 3, 3, 256), np.float32)
+    for flipped in False, True:
+        assert convolution.prepare(weight, 1, "winograd6", flipped).flipped is flipped
