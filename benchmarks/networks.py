@@ -5,8 +5,8 @@
 
 Each side runs in a process of its own and the two take turns, so that a machine whose speed drifts
 is unfair to neither. A turn is two steps, of which the second counts: during the first, threads of
-the other side may still be waiting busily for work (those of OpenBLAS for 0.1 s). Without PyTorch
-installed only our own times are printed.
+the other side may still be waiting busily for work. Without PyTorch installed only our own times
+are printed.
 """
 
 import argparse

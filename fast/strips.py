@@ -178,8 +178,8 @@ def strips_of_bytes(pictures, height, row_bytes):
 def matmul(a, b):
     """Return the matrix product a @ b; if one of them is large, threads share it as strips.
 
-    BLAS has threads too, and they start sooner. But after a large product they wait busily for
-    another one, for 0.1 s: other strips then take up to 1.8 times as long.
+    BLAS has threads too, and they start sooner. But after a large product they go on waiting busily
+    for another one, and slow the strips that run meanwhile.
     """
     if max(a.nbytes, b.nbytes) <= LARGE_MATRIX:
         return a @ b
