@@ -23,7 +23,8 @@ HEADER = 128  # bytes; the last two tell the byte order
 MATRIX, COMPRESSED = 14, 15  # types of elements; the other types hold numbers:
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
            13: "u8", 16: "u1", 17: "u2", 18: "u4"}  # fmt: skip
-TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+TEXTS = {1: "latin-1", 2: "latin-1", 16: "utf-8"}  # and in the file's byte order:
+WIDE_TEXTS = {4: "utf-16", 17: "utf-16", 18: "utf-32"}
 CELL, STRUCT, CHAR = 1, 2, 4  # classes of arrays; the classes of numbers:
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8",
            15: "u8"}  # fmt: skip
@@ -171,7 +172,7 @@ class _Reader:
         elif kind == STRUCT:
             value = self.structs(end, count, depth)
         elif kind == CHAR:
-            value = self.text(end, shape)
+            value = self.text(end) if shape[0] <= 1 else None
         elif kind in CLASSES:
             if flags & COMPLEX:
                 raise ValueError("it has complex numbers")
@@ -188,26 +189,18 @@ class _Reader:
 
     def structs(self, end, count, depth):
         (width,) = struct.unpack(f"{self.order}i", self.element(end)[1])
-        names = self.element(end)[1]
-        if width < 1:
-            raise ValueError(f"it has field names of {width} characters")
-        fields = [
-            names[i : i + width].split(b"\0")[0].decode("latin-1")
-            for i in range(0, len(names), width)
-        ]
+        names = np.frombuffer(self.element(end)[1], (np.bytes_, width)).tolist()
+        fields = [name.split(b"\0")[0].decode("latin-1") for name in names]
         structs = [{f: self.value(end, depth) for f in fields} for _ in range(count)]
         return structs[0] if count == 1 else structs
 
-    def text(self, end, shape):
-        """Return a str, or a list of them if the array has several rows."""
+    def text(self, end):
         kind, data = self.element(end)
+        if kind in WIDE_TEXTS:
+            return data.decode(WIDE_TEXTS[kind] + {"<": "-le", ">": "-be"}[self.order])
         if kind not in TEXTS:
             raise ValueError(f"it has an element of type {kind} in place of a text")
-        byte_order = {"<": "-le", ">": "-be"}[self.order] if TEXTS[kind][-1] in "62" else ""
-        text = data.decode(TEXTS[kind] + byte_order)
-        if shape[0] > min(MOST_ELEMENTS, max(1, len(text))):
-            raise ValueError(f"it has a text of {len(text):,} characters in {shape[0]:,} rows")
-        return text if shape[0] <= 1 else [text[row :: shape[0]] for row in range(shape[0])]
+        return data.decode(TEXTS[kind])
 
     def numbers(self, end, shape, dtype):
         """Return an array in C order; in the file, the first axis is the fastest."""
