@@ -423,7 +423,7 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
     larger = plan_larger(content, styles, settings)
     with Journal(files, scales, checkpoint, larger) as journal:
         try:
-            with stop:
+            with stop.listening():
 
                 def on_step(step):
                     with stop.held():
@@ -440,8 +440,8 @@ def paint(files, settings, checkpoint, styles, start, shared_network, style_gram
                 )  # fmt: skip
                 stop.finishing = "finishing"
                 journal.finish(result)
-        except Stopped as error:
-            return journal.stopped(error)
+        except Stopped:
+            return journal.stopped(stop.number)
         except (FloatingPointError, MemoryError) as error:
             journal.failed(error)
     write_reports(journal, settings, content, styles, result, time.perf_counter() - start_time)

@@ -153,12 +153,12 @@ class Journal:
         write_checkpoint(path, replace(self.resumed, **now))
         self.written = len(self.losses)
 
-    def stopped(self, stop):
-        """Save picture and checkpoint after the signal `stop`, a `Stopped`; return the status."""
+    def stopped(self, number):
+        """Save picture and checkpoint after a signal of this number; return the exit status."""
         self.bar.close()
         if self.latest is None:
             print("stopped before the first step; nothing was written", file=sys.stderr)
-            return 128 + stop.number
+            return 128 + number
         path = self.checkpoint_path or self.files.output.with_suffix(".checkpoint.npz")
         self._write_checkpoint(path)
         self._write_picture_so_far()
@@ -166,7 +166,7 @@ class Journal:
         picture = f"{self.files.unfinished} is the picture so far"
         print(f"stopped after step {len(self.losses)}; {picture}", file=sys.stderr)
         print(f"to resume: {command}", file=sys.stderr)
-        return 128 + stop.number
+        return 128 + number
 
     def failed(self, error):
         """Save the picture of the last step, if there was one, and raise `InputError`.

@@ -178,9 +178,9 @@ def exit_status(program, run, arguments):
         if not isinstance(sys.stdout, _Stream):  # not two commands at once, in threads
             stack.enter_context(redirect_stdout(_Stream(sys.stdout)))
             stack.enter_context(redirect_stderr(_Stream(sys.stderr)))
-        previous = set_handlers(interrupt)
         try:
-            status, message = run(arguments) or 0, ""
+            with signals_to(interrupt):
+                status, message = run(arguments) or 0, ""
         except InputError as error:
             status, message = 2, f"error: {error}"
         except MemoryError:
@@ -188,7 +188,6 @@ def exit_status(program, run, arguments):
         except KeyboardInterrupt:
             status, message = 128 + (received[0] if received else signal.SIGINT), "interrupted"
         finally:
-            restore_handlers(previous)
             sys.stdout.flush()
         full = getattr(sys.stdout, "error", None)
         if status == 0 and full and not isinstance(full, BrokenPipeError):  # head has read enough
@@ -198,22 +197,23 @@ def exit_status(program, run, arguments):
     return status
 
 
-def set_handlers(handler):
-    """Let `handler` receive the signals that stop a program; return those that did so far.
+@contextmanager
+def signals_to(handler):
+    """Let `handler` receive the signals that stop a program; yield {number: earlier handler}.
 
     A signal that is ignored, as by nohup, stays so. Only the main thread can do it; nothing happens
     in others, such as those of a web server.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    numbers = [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]
-    return {number: signal.signal(number, handler) for number in numbers}
-
-
-def restore_handlers(previous):
-    """Undo `set_handlers`, whose result is `previous`."""
-    for number, handler in previous.items():
-        signal.signal(number, handler)
+    main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.getsignal(number) for number in SIGNALS if main}
+    previous = {n: old for n, old in previous.items() if old not in (signal.SIG_IGN, None)}
+    try:
+        for number in previous:
+            signal.signal(number, handler)
+        yield previous
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
 class _Stream:
@@ -260,15 +260,11 @@ def _escape(match):
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised by a signal inside `StopRequest`; `number` is the signal's."""
-
-    def __init__(self, number):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
+    """Raised by a signal inside `StopRequest.listening`."""
 
 
 class StopRequest:
-    """In this context, Ctrl-C and SIGTERM raise `Stopped`, also in the middle of long work.
+    """Inside `listening`, Ctrl-C and SIGTERM raise `Stopped`, also in the middle of long work.
 
     Inside `held` the first signal waits until the end of that block, and as long as `finishing` has
     a text, which is printed then, it is only recorded. The second one stops at once.
@@ -279,13 +275,12 @@ class StopRequest:
         self.finishing = None  # what a signal waits for, if anything
         self._previous = {}
 
-    def __enter__(self):
+    @contextmanager
+    def listening(self):
+        """Let a signal raise `Stopped` in this block."""
         self.finishing = None
-        self._previous = set_handlers(self._receive)
-        return self
-
-    def __exit__(self, *exception):
-        restore_handlers(self._previous)
+        with signals_to(self._receive) as self._previous:
+            yield
 
     @contextmanager
     def held(self):
@@ -296,7 +291,7 @@ class StopRequest:
         finally:
             self.finishing = outer
         if self.number is not None and not outer:
-            raise Stopped(self.number)
+            raise Stopped
 
     def _receive(self, number, frame):
         if self.number is not None:
@@ -306,6 +301,6 @@ class StopRequest:
             raise KeyboardInterrupt
         self.number = number
         if not self.finishing:
-            raise Stopped(number)
+            raise Stopped
         with suppress(RuntimeError):  # the signal may have interrupted another print
             print(f"\n{self.finishing}; repeat to stop at once", file=sys.stderr)

@@ -109,7 +109,7 @@ def test_commands_run_in_threads():
     results = []
 
     def run(arguments):
-        with StopRequest():
+        with StopRequest().listening():
             print("working")
             time.sleep(0.05)
         return 7

@@ -75,7 +75,7 @@ def test_floats_are_finite_in_float32(tmp_path, value):
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(23)), "reading array data"),
+    (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(23)), "reading array"),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(25)), "do not fit"),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-3, -1), }\n", bytes(24)), ""),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-3,), }\n", bytes(24)), ""),
@@ -83,7 +83,7 @@ def test_floats_are_finite_in_float32(tmp_path, value):
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (10**12,), }\n"), ""),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }\n"), "allocate"),
     (npy("{'descr': '<U0', 'fortran_order': False, 'shape': (999999999999,), }\n"), "do not fit"),
-    (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"cbuiltins\n"), "allow_pickle"),
+    (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"cbuiltins\n"), "pickle"),
     (npy("(((((("), ""),
     (npy("{'descr': '<f8'\n  indented\n dedented"), ""),
     (npy("[" * 5000), ""),
