@@ -75,7 +75,7 @@ def test_floats_are_finite_in_float32(tmp_path, value):
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(23)), "reading array"),
+    (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(23)), "reading"),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }\n", bytes(25)), "do not fit"),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-3, -1), }\n", bytes(24)), ""),
     (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-3,), }\n", bytes(24)), ""),
