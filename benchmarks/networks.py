@@ -167,7 +167,7 @@ def our_mnist(name):
 
 
 def our_cnn(name):
-    from fast.strips import single_threaded_blas
+    from fast.strips import limited_blas
     from layers1 import FullyConnectedLayer, ReLULayer
     from layers2 import ConvolutionalLayer, FlattenLayer, MaxPoolingLayer
 
@@ -180,7 +180,7 @@ def our_cnn(name):
         FullyConnectedLayer(1568, 128), ReLULayer(), FullyConnectedLayer(128, 10),
     ]  # fmt: skip
     # as mnist_mlp_cpu.py does
-    return single_threaded_blas()(our_epoch(layers, images, labels))
+    return limited_blas(1)(our_epoch(layers, images, labels))
 
 
 # ---- PyTorch, as its users would write it: frozen weights, in-place ReLU, one backward ----------

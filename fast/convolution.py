@@ -43,9 +43,8 @@ def choose_tile(shape):
 
 def check_algorithm(algorithm, kernel_size, stride):
     """Raise ValueError unless `algorithm` is None or one that can do this kernel and stride."""
-    can = {"im2col": True, "kn2row": stride == 1}
-    can |= dict.fromkeys(TILES, stride == 1 and kernel_size == 3)
-    if algorithm is not None and not can.get(algorithm):
+    fits = algorithm == "kn2row" or (algorithm in TILES and kernel_size == 3)
+    if algorithm not in (None, "im2col") and not (fits and stride == 1):
         raise ValueError(
             "algorithm must be im2col, kn2row (stride 1 only), winograd4 or winograd6 (3x3 kernels "
             f"at stride 1 only), got {algorithm!r} for {kernel_size}x{kernel_size} at stride "

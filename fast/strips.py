@@ -51,11 +51,6 @@ def get_threads():
     return _threads or available_cpus()
 
 
-def single_threaded_blas():
-    """Limit BLAS to one thread; see `limited_blas`."""
-    return limited_blas(1)
-
-
 @contextmanager
 def limited_blas(threads):
     """Limit BLAS to so many threads.
@@ -78,26 +73,19 @@ def _blas_libraries():
     return ThreadpoolController().select(user_api="blas")
 
 
-def _take_control_of_blas():
-    """Let this thread set OpenBLAS's limit, whichever thread did so last.
-
-    threadpoolctl 3.7 and later obeys one thread only. Here, counting the users does its work.
-    """
-    release = getattr(OpenBLASController, "clear_controlling_thread", None)
-    if release:
-        release(force=True)
-
-
 def _set_blas_limit():
     """Put the least limit of `_blas_users` in force, or the old one if there are none."""
     global _blas_threads, _blas_limit
     least = min(_blas_users, default=None)
     if least == _blas_threads:
         return
-    _take_control_of_blas()
+    # threadpoolctl 3.7 and later obeys the thread that set the limit, until it is released; here,
+    # counting the users does its work.
+    release = getattr(OpenBLASController, "clear_controlling_thread", lambda force: None)
+    release(force=True)
     if _blas_limit:
         _blas_limit.restore_original_limits()
-        _take_control_of_blas()  # and release it
+        release(force=True)
     _blas_limit = _blas_libraries().limit(limits=least) if least else None
     _blas_threads = least
 
@@ -118,7 +106,7 @@ def run_strips(function, strips):
             stop.set()
             raise
 
-    with single_threaded_blas():
+    with limited_blas(1):
         helpers = _start(work, min(get_threads(), len(strips)) - 1)
         try:
             work()

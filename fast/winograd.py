@@ -66,17 +66,13 @@ GRADIENT_TILES = 1024  # whose V and dM `weight_gradient` keeps at a time, to bo
 
 def interpolation(points):
     """Return A^T (m, n), G (n, 3) and B^T (n, n) of n - 1 points and infinity."""
-    A, G, BT = [], [], []
     m = len(points) - 1
-    for i, a in enumerate(points):
-        others = points[:i] + points[i + 1 :]
-        scale = prod(a - b for b in others)  # L_a(a)
-        A.append([a**power for power in range(m)])
-        G.append([1 / scale, a / scale, a * a / scale])
-        BT.append([*np.poly(others)[::-1], 0])  # np.poly: coefficients, the highest first
-    A.append([0] * (m - 1) + [1])
-    G.append([0, 0, 1])
-    BT.append(np.poly(points)[::-1])
+    others = [points[:i] + points[i + 1 :] for i in range(m + 1)]
+    scales = [[prod(a - b for b in rest)] for a, rest in zip(points, others, strict=True)]  # L_a(a)
+    # np.vander: the powers of each point; np.poly: coefficients, the highest first
+    A = [*np.vander(points, m, increasing=True), [0] * (m - 1) + [1]]
+    G = [*np.vander(points, 3, increasing=True) / np.array(scales), [0, 0, 1]]
+    BT = [[*np.poly(rest)[::-1], 0] for rest in others] + [np.poly(points)[::-1]]
     return np.array(A).T, np.array(G), np.array(BT)
 
 

@@ -34,7 +34,7 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fast.strips import product, single_threaded_blas
+from fast.strips import limited_blas, product
 from support.command import InputError
 
 # These layers learn. The deeper ones stay random: their patches have 2304 numbers and more, too
@@ -136,7 +136,7 @@ def whitening_matrix(centred):
     nothing and cost time.
     """
     covariance = product(centred.T, centred) / len(centred)
-    with single_threaded_blas():  # LAPACK's rounding depends on its threads
+    with limited_blas(1):  # LAPACK's rounding depends on its threads
         variance, axes = np.linalg.eigh(covariance)
     if not variance[-1] > 0:
         raise InputError("the pictures are uniform: there is nothing to learn filters from")

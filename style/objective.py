@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 
 from fast.losses import content_loss, gram, style_loss
-from fast.strips import single_threaded_blas
+from fast.strips import limited_blas
 from fast.tiles import cut
 from style.plan import TILES
 from style.settings import depth
@@ -91,7 +91,7 @@ class Objective:
             square = float(np.mean(np.square(self.grams[name]), dtype=np.float64))
             self.style_scales[name] = 4 * settings.style_weight * share / max(square, TINY)
 
-    @single_threaded_blas()  # once a step, not again for each of its hundred array operations
+    @limited_blas(1)  # once a step, not again for each of its hundred array operations
     def __call__(self, image):
         """Return the losses of an image (1, 3, H, W) and their gradient with respect to it.
 

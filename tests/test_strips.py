@@ -126,7 +126,7 @@ def test_the_last_of_several_users_restores_the_limits():
     entered, leave, left, end = (threading.Event() for _ in range(4))
 
     def first():
-        with threads.single_threaded_blas():
+        with threads.limited_blas(1):
             entered.set()
             leave.wait(60)
         left.set()
@@ -135,7 +135,7 @@ def test_the_last_of_several_users_restores_the_limits():
     thread = threading.Thread(target=first)
     thread.start()
     assert entered.wait(60)
-    with threads.single_threaded_blas():
+    with threads.limited_blas(1):
         leave.set()
         assert left.wait(60)
         assert set(blas_threads()) <= {1}
