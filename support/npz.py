@@ -87,7 +87,7 @@ class Arrays(Mapping):
                         raise ValueError(f"its data do not fit the shape {array.shape}")
             return array
         except Exception as error:  # of many types, depending on what is damaged
-            reason = f"is damaged or too large ({one_line(error)})"
+            reason = f"is damaged or pickled, or too large ({one_line(error)})"
             raise InputError(f"{self.path}: {name!r} {reason}") from error
 
     def floats(self, name):
