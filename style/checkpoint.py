@@ -6,11 +6,9 @@ and digests that identify the pictures and filters.
 """
 
 import hashlib
-import io
 import json
 import math
 import os
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,13 +63,11 @@ def read_options(argv):
     if "resume" in given:
         checkpoint = read_checkpoint(given["resume"])
         # Read as a command line, the content of the file is checked like one.
-        errors = io.StringIO()
         try:
-            with redirect_stdout(io.StringIO()), redirect_stderr(errors):
-                saved = parse(as_arguments(checkpoint.options))
-        except SystemExit:
-            reason = one_line(errors.getvalue().rpartition("error: ")[2])
-            raise InputError(f"{given['resume']} is damaged: its options: {reason}") from None
+            saved = parse(as_arguments(checkpoint.options))
+        except InputError as error:
+            reason = f"is damaged: its options: {one_line(error)}"
+            raise InputError(f"{given['resume']} {reason}") from None
         check_same_options(given["resume"], saved, given)
         saved["checkpoint"] = given["resume"]  # not the file that this one may be a copy of
     elif "checkpoint" in given and os.path.isfile(given["checkpoint"]):

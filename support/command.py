@@ -58,8 +58,8 @@ class Parser(argparse.ArgumentParser):
         return option is not None and option.nargs != 0
 
     def error(self, message):
-        """Print a line, and exit with status 2; argparse prints the whole usage first."""
-        self.exit(2, escaped(f"{self.prog}: error: {message}") + "\n")
+        """Raise `InputError`; argparse prints the whole usage and exits."""
+        raise InputError(message)
 
     def parse_args(self, args=None, namespace=None):
         """Return the options; an error if any is wrong."""

@@ -93,10 +93,7 @@ def test_odd_command_lines(tmp_path_factory, capsys, program, data):
         values = data.draw(st.lists(VALUES, max_size=3))
         joined = values and data.draw(st.booleans())
         argv += [f"{name}={values[0]}", *values[1:]] if joined else [name, *values]
-    try:
-        status = main(argv)
-    except SystemExit as exit:  # of argparse
-        status = exit.code
+    status = main(argv)
     error = capsys.readouterr().err
     assert status == 2, argv
     errors = re.findall(r"^\w+\.py: error: (.+)", error, re.M)
@@ -119,10 +116,7 @@ def test_every_option_refuses_a_path_that_cannot_be_used(program, path, tmp_path
     main, given_options = PROGRAMS[program]
     for name in options_of(program):
         for extension in ("", ".png", ".npz", ".json", ".html"):
-            try:
-                status = main([*given_options, name, path + extension])
-            except SystemExit as exit:  # of argparse
-                status = exit.code
+            status = main([*given_options, name, path + extension])
             error = capsys.readouterr().err
             assert status == 2 and re.search(r"^\w+\.py: error: .", error, re.M), (name, error)
 

@@ -46,7 +46,7 @@ def call(*options, on_step=None):
     """Run the command in this process; return its exit status."""
     try:
         return main([str(option) for option in options], on_step)
-    except SystemExit as exit:  # of argparse
+    except SystemExit as exit:  # of --help
         return exit.code
 
 
