@@ -20,7 +20,6 @@ import os
 import re
 import zlib
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -236,9 +235,7 @@ def _read(path, magic, dimensions):
             expected = int(np.prod(sizes, dtype=np.int64))
             if compressed and expected > most_unpacked(os.fstat(file.fileno()).st_size):
                 raise InputError(f"{path} is too small to unpack to {expected:,} bytes")
-            # in parts, as a wrong header must not cost memory; more than expected, if there is more
-            parts = iter(lambda: stream.read(1 << 20), b"")
-            content = b"".join(islice(parts, expected // (1 << 20) + 1))
+            content = stream.read(expected + 1)  # one more, to see whether there is more
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{path}: the compressed data is damaged or cut off ({error})"

@@ -31,9 +31,9 @@ def one_line(reason):
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def escaped(message):
-    """Return a message in which line ends and control characters, as of file names, are escapes."""
-    return re.sub(f"[{CONTROL}\r\n]", _escape, message)
+def escaped(text, characters=CONTROL + r"\r\n"):
+    """Return a text in which control characters and line ends, as of file names, are escapes."""
+    return re.sub(f"[{characters}]", lambda match: ascii(match[0])[1:-1], text)
 
 
 def print_error(program, message):
@@ -235,7 +235,7 @@ class _Stream:
     def write(self, text):
         """Write what can be written."""
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        shown = re.sub(f"[{CONTROL}]", _escape, text).encode(encoding, "backslashreplace")
+        shown = escaped(text, CONTROL).encode(encoding, "backslashreplace")
         self._try(self.stream.write, shown.decode(encoding))
         return len(text)
 
@@ -253,10 +253,6 @@ class _Stream:
             if self.stream in (sys.__stdout__, sys.__stderr__):  # flushed again at the very end
                 with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
                     os.dup2(nowhere.fileno(), self.stream.fileno())
-
-
-def _escape(match):
-    return ascii(match[0])[1:-1]
 
 
 class Stopped(KeyboardInterrupt):

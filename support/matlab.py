@@ -125,25 +125,23 @@ class _Reader:
             self.bytes(min(1 << 20, end - self.position), end)
 
     def tag(self, end):
-        """Return type and length of the next element, and its data if they are inside the tag."""
+        """Return type and length of the next element, and the number of bytes that pad it."""
         self.elements += 1
         if self.elements > MOST_ELEMENTS:
             raise ValueError(f"it has a variable of more than {MOST_ELEMENTS:,} elements")
-        tag = self.bytes(8, end)
-        kind, length = struct.unpack(f"{self.order}II", tag)
-        if kind >> 16:
-            kind, length = kind & 0xFFFF, kind >> 16
-            return kind, length, tag[4 : 4 + length]
+        (kind,) = struct.unpack(f"{self.order}I", self.bytes(4, end))
+        if length := kind >> 16:  # of 1 to 4 bytes: all is in the 8 bytes of the tag
+            return kind & 0xFFFF, length, 4 - length
+        (length,) = struct.unpack(f"{self.order}I", self.bytes(4, end))
         if length > end - self.position:
             raise ValueError("it has a length that exceeds the part around it")
-        return kind, length, None
+        return kind, length, min(-length % 8, end - self.position - length)
 
     def element(self, end):
-        """Return type and data of the next element, which is short."""
-        kind, length, data = self.tag(end)
-        if data is None:
-            data = self.bytes(length, end)
-            self.bytes(min(-length % 8, end - self.position), end)
+        """Return type and data of the next element, which is not long."""
+        kind, length, padding = self.tag(end)
+        data = self.bytes(length, end)
+        self.bytes(padding, end)
         return kind, data
 
     def array(self, end, names=None, depth=0):
@@ -173,17 +171,15 @@ class _Reader:
             value = self.structs(end, count, depth)
         elif kind == CHAR:
             value = self.text(end) if shape[0] <= 1 else None
-        elif kind in CLASSES:
-            if flags & COMPLEX:
-                raise ValueError("it has complex numbers")
+        elif kind in CLASSES and not flags & COMPLEX:
             value = self.numbers(end, shape, CLASSES[kind])
         self.skip(end)
         return name, value
 
     def value(self, end, depth):
         """Return the array in a cell or field."""
-        kind, length, data = self.tag(end)
-        if kind != MATRIX or data is not None:
+        kind, length, _ = self.tag(end)
+        if kind != MATRIX:
             raise ValueError(f"it has an element of type {kind} in place of an array")
         return self.array(self.position + length, None, depth + 1)[1]
 
@@ -204,7 +200,7 @@ class _Reader:
 
     def numbers(self, end, shape, dtype):
         """Return an array in C order; in the file, the first axis is the fastest."""
-        kind, length, data = self.tag(end)
+        kind, length, padding = self.tag(end)
         stored = np.dtype(self.order + NUMBERS.get(kind, "V0"))
         if math.prod(shape) * stored.itemsize != length or kind not in NUMBERS:
             raise ValueError(f"it has {length:,} bytes of type {kind} for shape {tuple(shape)}")
@@ -214,9 +210,7 @@ class _Reader:
         with np.errstate(all="ignore"):
             for start in range(0, shape[-1] if length else 0, step):
                 part = array[..., start : start + step]
-                size = part.size * stored.itemsize
-                content = self.bytes(size, end) if data is None else data
+                content = self.bytes(part.size * stored.itemsize, end)
                 part[...] = np.frombuffer(content, stored).reshape(part.shape, order="F")
-        if data is None:
-            self.bytes(min(-length % 8, end - self.position), end)
+        self.bytes(padding, end)
         return array

@@ -136,17 +136,19 @@ def test_only_the_first_cells_are_read():
 
 
 def test_what_has_no_numbers_is_left_out():
-    """Sparse arrays, objects, functions and texts of several rows."""
+    """Sparse arrays, objects, functions, texts of several rows, complex numbers."""
     for kind in (3, 5, 16, 17):
         assert read(array(kind, (1, 1), b"16 bytes of data")) == {"layers": None}
     assert read(array(4, (2, 3), element(1, b"adbecf"))) == {"layers": None}
+    assert read(array(6, (1, 1), element(2, b"\1"), flags=0x800)) == {"layers": None}
 
 
 NUMBER = array(6, (1, 1), element(2, b"\1"))
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (array(6, (1, 1), element(2, b"\1"), flags=0x800), "complex"),
+    (array(6, (1, 1), struct.pack("<HH4s", 2, 9, b"\1")), "9 bytes of type 2 for shape"),
+    (array(4, (1, 9), struct.pack("<HH4s", 16, 9, b"\1")), "exceeds"),
     (array(6, (3, 1), element(2, b"\1")), "1 bytes of type 2 for shape"),
     (array(6, (-1, -1), element(2, b"\1")), "shape"),
     (array(6, (1,), element(2, b"\1")), "shape"),
