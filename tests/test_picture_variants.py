@@ -5,6 +5,7 @@ Each file is made here. A pixel is one number for grey or three; white stands be
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -228,6 +229,23 @@ def test_png_pixels_that_end_early_are_noticed(tmp_path, size, depth, colour, in
     path.write_bytes(png(samples, depth, colour, interlaced=interlaced, rows=-1))
     with pytest.raises(InputError, match=r"its pixels end early, after .* of .* bytes"):
         read_picture(path)
+
+
+def test_what_a_png_has_beyond_its_pixels_is_not_unpacked(tmp_path):
+    """2 GB in 2 MB, after 16 pixels."""
+    packer = zlib.compressobj(9)
+    start = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    again = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, RGB, 0, 0, 0))
+    pixels = chunk(b"IDAT", start + again * 2000)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
+    tracemalloc.start()
+    try:
+        assert not read_picture(path).any()
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("progressive", [False, True])
