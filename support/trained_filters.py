@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from contextlib import suppress
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -313,8 +314,10 @@ def _array(file, name, shape):
         expected = str(shape).replace("None", "any")
         got = f"{dataset.dtype} of shape {found}"
         raise _FormatError(f"has {got} in {name!r}, expected floats of shape {expected}")
-    if dataset.nbytes > MOST_BYTES:  # a file may state any size and hold none of it
-        raise _FormatError(f"states {dataset.nbytes:,} bytes in {name!r}, more than VGG has")
+    # A file may state any size and hold none of it; HDF5 reads whole chunks.
+    size = max(dataset.nbytes, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
+    if size > MOST_BYTES:
+        raise _FormatError(f"states {size:,} bytes in {name!r}, more than VGG has")
     array = finite_float32(dataset[()])
     if array is None:
         raise _FormatError(f"has values that are not finite numbers in {name!r}")
