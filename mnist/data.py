@@ -20,13 +20,14 @@ import os
 import re
 import zlib
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from support.command import InputError
 from support.downloads import download_verified
-from support.files import files_in, input_file, most_unpacked, write_bytes
+from support.files import FormatError, files_in, input_file, most_unpacked, write_bytes
 from support.npz import finite_float32, read_npz, write_npz
 
 MNIST_DIR = Path(__file__).resolve().parent.parent / "mnist_data"
@@ -224,50 +225,40 @@ def architecture(parameters):
 
 def _read(path, magic, dimensions):
     """Return the sizes and the flat uint8 data of an IDX file, after checking all of it."""
-    header_length = 4 * (1 + dimensions)
     with input_file(path, "MNIST file") as file:
         compressed = file.read(2) == GZIP_START  # an IDX file starts with two zeros
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if compressed else file
         try:
-            header = stream.read(header_length)
-            sizes = _check_header(path, header, magic, header_length)
-            expected = int(np.prod(sizes, dtype=np.int64))
-            if compressed and expected > most_unpacked(os.fstat(file.fileno()).st_size):
-                raise InputError(f"{path} is too small to unpack to {expected:,} bytes")
-            content = stream.read(expected + 1)  # one more, to see whether there is more
+            header = stream.read(4 * (1 + dimensions))
+            sizes = _sizes(header, magic, dimensions)
+            count = prod(sizes)
+            if compressed and count > most_unpacked(os.fstat(file.fileno()).st_size):
+                raise FormatError(f"is too small to unpack to {count:,} bytes")
+            content = stream.read(count + 1)  # one more, to see whether there is more
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path}: the compressed data is damaged or cut off ({error})"
-            ) from error
-    if len(content) < expected:
-        raise InputError(
-            f"{path} is cut short: it has {header_length + len(content)} bytes, "
-            f"expected {header_length + expected}"
-        )
-    if len(content) > expected:
-        raise InputError(f"{path} is too long: expected {header_length + expected} bytes")
+            raise FormatError(f"has compressed data, damaged or cut off ({error})") from error
+        has, expected = len(header) + len(content), len(header) + count
+        if has < expected:
+            raise FormatError(f"is cut short: it has {has} bytes, expected {expected}")
+        if has > expected:
+            raise FormatError(f"is too long: expected {expected} bytes")
     return sizes, np.frombuffer(content, dtype=np.uint8)
 
 
-def _check_header(path, header, magic, header_length):
-    """Return the sizes in an IDX header."""
-    if len(header) < header_length:
-        raise InputError(
-            f"{path} is cut short: it has {len(header)} bytes, its header alone needs "
-            f"{header_length}"
-        )
+def _sizes(header, magic, dimensions):
+    """Return the sizes in an IDX header, checked."""
+    if len(header) < 4 * (1 + dimensions):
+        raise FormatError(f"is cut short: it has {len(header)} bytes, its header alone needs more")
     found, count, *sides = np.frombuffer(header, dtype=">u4").tolist()
     if found != magic:
         kind = {IMAGES_MAGIC: "images", LABELS_MAGIC: "labels"}
-        raise InputError(
-            f"{path} does not hold MNIST {kind[magic]}: its magic number is {found}"
+        raise FormatError(
+            f"does not hold MNIST {kind[magic]}: its magic number is {found}"
             f"{f' (that of {kind[found]})' if found in kind else ''}, expected {magic}"
         )
     if not 1 <= count <= MAX_COUNT:
-        raise InputError(f"{path}: its header has a count of {count}, expected 1 to {MAX_COUNT}")
+        raise FormatError(f"has a count of {count} in its header, expected 1 to {MAX_COUNT}")
     if any(side != SIDE for side in sides):
-        raise InputError(
-            f"{path} holds pictures of {sides[0]} x {sides[1]} pixels, expected {SIDE} x {SIDE}"
-        )
+        raise FormatError(f"holds pictures of {sides[0]} x {sides[1]} pixels, expected 28 x 28")
     return (count, *sides)

@@ -27,17 +27,26 @@ def most_unpacked(size):
     return MOST_BYTES + MOST_RATIO * size
 
 
+class FormatError(Exception):
+    """A file is not what it should be: "has no layers"; see `input_file`."""
+
+
 @contextmanager
 def input_file(path, what, advice=""):
-    """Open a file for reading and yield it.
+    """Open a file for reading and yield it. A `FormatError` in the block becomes an `InputError`.
 
-    `what` is the kind of file, for messages: "picture". `advice` says what to do if it is missing.
+    `what` is the kind of file, for messages: "picture". `advice` says what to do if the file is
+    missing or of the wrong format.
     """
     try:
         if not stat.S_ISREG(_mode(path)):
             raise InputError(f"cannot read the {what} {path}: it is {_kind(path)}, not a file")
         with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             yield file
+    except FormatError as error:
+        wrong = f"the {what} {path} ({size:,} bytes) {error}"
+        raise InputError(f"{wrong}{advice and '; '}{advice}") from error
     except FileNotFoundError:
         raise InputError(f"there is no {what} {path}{advice and '; '}{advice}") from None
     except OSError as error:
@@ -89,8 +98,7 @@ def check_outputs(outputs, inputs=()):
     """
     read, written = set(map(_identity, inputs)), set()
     for path in outputs:
-        check_output(path)
-        identity = _identity(path)
+        identity = _identity(check_output(path))
         if identity in written:
             raise InputError(f"{path} is named for two outputs; give each its own name")
         if identity in read:

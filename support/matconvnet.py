@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 import pooch
 
-from support.command import InputError, one_line
+from support.command import one_line
 from support.downloads import download_verified
-from support.files import input_file
+from support.files import FormatError, input_file
 from support.matlab import HEADER, read_variables
 from support.npz import finite_float32
 
@@ -76,13 +76,8 @@ def read_matconvnet(path, *tables):
     """
     path = Path(path)
     with input_file(path, "weights file", _how_to_get(path)) as file:
-        try:
-            most_layers = max(len(table) for table in tables)
-            return _network(_load_variables(file, most_layers), tables)
-        except _FormatError as error:
-            size = os.fstat(file.fileno()).st_size
-            wrong = f"the weights file {path} ({size:,} bytes) {error}"
-            raise InputError(f"{wrong}; {_how_to_get(path)}") from error
+        most_layers = max(len(table) for table in tables)
+        return _network(_load_variables(file, most_layers), tables)
 
 
 def download_vgg19(path):
@@ -95,10 +90,6 @@ def download_vgg19(path):
     if there and pooch.file_hash(path) == SHA256:
         return
     download_verified([URL], path, SHA256, FILE_SIZE)
-
-
-class _FormatError(Exception):
-    """The file has the wrong format; the message continues 'the weights file ...'."""
 
 
 def _how_to_get(path):
@@ -115,29 +106,29 @@ def _load_variables(file, most_layers):
     """Return the file's variables by name."""
     header = file.read(HEADER)
     if header.startswith((b"MATLAB 7.3", b"\x89HDF")):
-        raise _FormatError("has MATLAB's format 7.3 (HDF5), not 5; save it with -v7")
+        raise FormatError("has MATLAB's format 7.3 (HDF5), not 5; save it with -v7")
     if not header.startswith(b"MATLAB 5.0") or len(header) < HEADER:
-        raise _FormatError("is not a MATLAB file, or only the beginning of one")
+        raise FormatError("is not a MATLAB file, or only the beginning of one")
     names = ["layers", "meta", "classes", "normalization"]
     try:
         return read_variables(file, names, most_layers)
     except (ValueError, zlib.error, struct.error) as error:
-        raise _FormatError(f"is damaged or cut short ({one_line(error)})") from error
+        raise FormatError(f"is damaged or cut short ({one_line(error)})") from error
 
 
 def _network(variables, tables):
     """Return the `Network` of the first table that fits. The layers in `variables` are used up."""
     structs = _field(variables, "layers", "its variables")
     if not isinstance(structs, list):
-        raise _FormatError("has no list of layers in its variable 'layers'")
+        raise FormatError("has no list of layers in its variable 'layers'")
     found = [_text(_field(s, "name", f"layer {i}")) for i, s in enumerate(structs, start=1)]
     fitting = [table for table in tables if found[: len(table)] == list(table)]
     names = (fitting or tables)[0]
     for i, name in enumerate(names):
         if i == len(found):
-            raise _FormatError(f"ends after {i} layers, before {name!r}")
+            raise FormatError(f"ends after {i} layers, before {name!r}")
         if found[i] != name:
-            raise _FormatError(f"has {found[i]!r} as layer {i + 1}, expected {name!r}")
+            raise FormatError(f"has {found[i]!r} as layer {i + 1}, expected {name!r}")
 
     top = variables.get("meta", variables)
     where = "meta" if "meta" in variables else "its variables"
@@ -155,7 +146,7 @@ def _network(variables, tables):
         fields.clear()  # free the memory as soon as the weights are copied
     for count in len(class_names), len(wordnet_ids):
         if "fc8" in layers and count not in (0, channels):
-            raise _FormatError(f"has {count} class names for the {channels} outputs of fc8")
+            raise FormatError(f"has {count} class names for the {channels} outputs of fc8")
     return Network(layers, image_mean, class_names, wordnet_ids)
 
 
@@ -164,23 +155,23 @@ def _parameters(fields, name, channel_in):
     arrays = _field(fields, "weights", name)
     pair = isinstance(arrays, list) and [type(array) for array in arrays] == [np.ndarray] * 2
     if not pair:
-        raise _FormatError(f"has no pair of filters and biases in layer {name!r}")
+        raise FormatError(f"has no pair of filters and biases in layer {name!r}")
     weight, bias = arrays[0], arrays[1].reshape(-1)
     kernel = 3 if name.startswith("conv") else 7 if name == "fc6" else 1
     shape = (kernel, kernel, channel_in, bias.size)
     found, expected = (tuple(n for n in s if n != 1) for s in (weight.shape, shape))
     if found != expected or weight.size == 0:
-        raise _FormatError(
+        raise FormatError(
             f"has filters of shape {found} and {bias.size} biases in layer {name!r}, "
             f"expected filters of shape {expected} (axes of length 1 left out)"
         )
     floats = weight.dtype.kind == bias.dtype.kind == "f"
     weight, bias = (finite_float32(array) if floats else None for array in (weight, bias))
     if weight is None or bias is None:
-        raise _FormatError(f"has values that are not finite numbers in layer {name!r}")
+        raise FormatError(f"has values that are not finite numbers in layer {name!r}")
     for field, value in (("pad", 1 if name.startswith("conv") else 0), ("stride", 1)):
         if field in fields and not np.all(fields[field] == value):
-            raise _FormatError(f"has a {field} different from {value} in layer {name!r}")
+            raise FormatError(f"has a {field} different from {value} in layer {name!r}")
     weight = weight.reshape(shape)
     if name.startswith("conv"):
         weight = np.ascontiguousarray(weight.transpose(2, 0, 1, 3))  # (K,K,C,Co) -> (C,K,K,Co)
@@ -192,12 +183,12 @@ def _image_mean(normalization):
     """Return the mean colour, shape (3,), from the struct `normalization`."""
     average = _field(normalization, "averageImage", "normalization")
     if not isinstance(average, np.ndarray) or average.shape[-1] != 3 or average.size == 0:
-        raise _FormatError("has no average image of three channels")
+        raise FormatError("has no average image of three channels")
     with np.errstate(over="ignore", invalid="ignore"):
         mean = average.reshape(-1, 3).mean(axis=0, dtype=np.float64)  # (H, W, 3) -> (3,)
     mean = finite_float32(mean)
     if mean is None:
-        raise _FormatError("has an average image that is not finite")
+        raise FormatError("has an average image that is not finite")
     return mean
 
 
@@ -207,7 +198,7 @@ def _field(fields, name, where, optional=False):
         return fields[name]
     if optional:
         return None
-    raise _FormatError(f"has no {name!r} in {where}")
+    raise FormatError(f"has no {name!r} in {where}")
 
 
 def _strings(cells):
@@ -222,5 +213,5 @@ def _text(value):
     if isinstance(value, np.ndarray) and value.size == 0:
         return ""
     if not isinstance(value, str):
-        raise _FormatError("has something else where a name should be")
+        raise FormatError("has something else where a name should be")
     return value.strip()

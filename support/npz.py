@@ -7,7 +7,6 @@ memory. Whatever NumPy and zipfile raise becomes one `InputError`.
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -52,7 +51,7 @@ def read_npz(path, what):
             yield Arrays(path, archive, os.fstat(file.fileno()).st_size)
 
 
-class Arrays(Mapping):
+class Arrays:
     """The arrays in an open .npz file by name; each is read when it is asked for."""
 
     def __init__(self, path, archive, size):
@@ -68,9 +67,6 @@ class Arrays(Mapping):
 
     def __iter__(self):
         return iter(self.members)
-
-    def __len__(self):
-        return len(self.members)
 
     def __getitem__(self, name):
         info = self.members[name]

@@ -31,7 +31,7 @@ import pooch
 import psutil
 
 from support.command import InputError, one_line
-from support.files import MOST_BYTES, check_output, input_file, write_bytes
+from support.files import MOST_BYTES, FormatError, check_output, input_file, write_bytes
 from support.npz import finite_float32
 from support.progress import Bar
 
@@ -247,22 +247,15 @@ def _read(path, contents):
     except ImportError:
         raise InputError(f"reading {path} needs h5py: `pip install h5py` installs it") from None
     with input_file(path, "weights file"):
-        pass  # it is there and can be read; h5py opens it again, by name
-    try:
-        if not h5py.is_hdf5(path):
-            raise _FormatError("is not an HDF5 file, or only the beginning of one")
-        with h5py.File(path, "r") as file:
-            return contents(file)
-    except _FormatError as error:
-        raise InputError(f"the weights file {path} {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # h5py raises many kinds, depending on what is damaged
-        raise InputError(f"the weights file {path} is damaged ({one_line(error)})") from error
-
-
-class _FormatError(Exception):
-    """The file is not what it should be; the message continues 'the weights file ...'."""
+        try:
+            if not h5py.is_hdf5(path):
+                raise FormatError("is not an HDF5 file, or only the beginning of one")
+            with h5py.File(path, "r") as file:
+                return contents(file)
+        except (FormatError, MemoryError):
+            raise
+        except Exception as error:  # h5py raises many kinds, depending on what is damaged
+            raise FormatError(f"is damaged ({one_line(error)})") from error
 
 
 def _convolutions(file):
@@ -305,7 +298,7 @@ def _array(file, name, shape):
     dataset = file.get(name)
     found = getattr(dataset, "shape", None)  # a group has none
     if found is None:
-        raise _FormatError(f"has no array {name!r}")
+        raise FormatError(f"has no array {name!r}")
     fits = len(found) == len(shape) and all(
         n == expected or (expected is None and n > 0)
         for n, expected in zip(found, shape, strict=True)
@@ -313,12 +306,12 @@ def _array(file, name, shape):
     if not fits or dataset.dtype.kind != "f":
         expected = str(shape).replace("None", "any")
         got = f"{dataset.dtype} of shape {found}"
-        raise _FormatError(f"has {got} in {name!r}, expected floats of shape {expected}")
+        raise FormatError(f"has {got} in {name!r}, expected floats of shape {expected}")
     # A file may state any size and hold none of it; HDF5 reads whole chunks.
     size = max(dataset.nbytes, prod(dataset.chunks or ()) * dataset.dtype.itemsize)
     if size > MOST_BYTES:
-        raise _FormatError(f"states {size:,} bytes in {name!r}, more than VGG has")
+        raise FormatError(f"states {size:,} bytes in {name!r}, more than VGG has")
     array = finite_float32(dataset[()])
     if array is None:
-        raise _FormatError(f"has values that are not finite numbers in {name!r}")
+        raise FormatError(f"has values that are not finite numbers in {name!r}")
     return array

@@ -122,7 +122,7 @@ GZ = gzip.compress(IMAGES)
     ("content", "defect"),
     [
         (b"", "cut short: it has 0 bytes"),
-        (IMAGES[:15], "cut short: it has 15 bytes, its header alone needs 16"),
+        (IMAGES[:15], "cut short: it has 15 bytes, its header alone needs more"),
         (IMAGES[:16], "cut short: it has 16 bytes, expected 1584"),
         (IMAGES[:-1], "cut short: it has 1583 bytes, expected 1584"),
         (IMAGES + b"\0", "too long: expected 1584 bytes"),

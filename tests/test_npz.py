@@ -51,7 +51,7 @@ def test_what_numpy_writes_is_read_back(tmp_path, save):
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
     with read_npz(path, "thing") as arrays:
-        assert "a" in arrays and "z" not in arrays and len(arrays) == 5
+        assert "a" in arrays and "z" not in arrays and len(list(arrays)) == 5
         floats = arrays.floats("b")
         assert floats.dtype == np.float32
         np.testing.assert_array_equal(floats, ARRAYS["b"])

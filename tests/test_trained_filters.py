@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -343,7 +344,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, name, change, message):
     write_filters(path, change=damage)
     with pytest.raises(InputError) as caught:
         (read_side_outputs if name in (SIDE, FUSION) else read_trained_filters)(path)
-    assert str(caught.value).startswith(f"the weights file {path} has ")
+    assert re.match(rf"the weights file {path} \([\d,]+ bytes\) has ", str(caught.value))
     assert message in str(caught.value)
 
 
@@ -372,7 +373,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError) as caught:
             read_trained_filters(path)
-        assert str(caught.value).startswith(f"the weights file {path} is ")
+        assert re.match(rf"the weights file {path} \([\d,]+ bytes\) is ", str(caught.value))
         assert "\n" not in str(caught.value)
 
 
