@@ -203,7 +203,7 @@ def read_parameters(path):
         names = PARAMETERS if "w4" in arrays else PARAMETERS[:6]
         for name in names:
             if name not in arrays:
-                raise InputError(f"{path} holds no {name}; expected {', '.join(names)}")
+                raise FormatError(f"holds no {name}; expected {', '.join(names)}")
         return {name: arrays.floats(name) for name in names}
 
 

@@ -29,6 +29,7 @@ from style.settings import (
     texts,
 )
 from support.command import InputError, as_path, one_line
+from support.files import FormatError
 from support.machine import library_versions
 from support.npz import read_npz, write_npz
 
@@ -145,8 +146,8 @@ def read_checkpoint(path):
             head = json.loads(str(file["head"]))
             earlier = head["format"] == EARLIER_FORMAT
             if head["format"] != FORMAT and not earlier:
-                by = f"a different version of this program ({one_line(head['format'])})"
-                raise InputError(f"{path} was made by {by}")
+                version = one_line(head["format"])
+                raise FormatError(f"was made by a different version of this program ({version})")
             state = {name: file[f"memory_{name}"] for name in head["memory"]}
             position = Position(head["scale"], head["step"], file["image"], state)
             losses = [dict(zip(LOSSES, row, strict=True)) for row in file["losses"].tolist()]
@@ -163,8 +164,7 @@ def read_checkpoint(path):
         except (InputError, MemoryError):
             raise
         except Exception as error:  # of many types: the text can hold anything
-            reason = "is not a checkpoint of this program, or is damaged"
-            raise InputError(f"{path} {reason}") from error
+            raise FormatError("is not a checkpoint of this program, or is damaged") from error
     return checkpoint
 
 

@@ -27,7 +27,7 @@ def most_unpacked(size):
     return MOST_BYTES + MOST_RATIO * size
 
 
-class FormatError(Exception):
+class FormatError(InputError):
     """A file is not what it should be: "has no layers"; see `input_file`."""
 
 

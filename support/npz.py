@@ -1,7 +1,7 @@
 """Reads .npz files, NumPy's archives of arrays, from any source, and writes them.
 
 Nothing is unpickled, and sizes are checked before the data is read: a small file cannot take much
-memory. Whatever NumPy and zipfile raise becomes one `InputError`.
+memory. Whatever NumPy and zipfile raise becomes one `FormatError`.
 """
 
 import os
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from support.command import InputError, one_line
-from support.files import input_file, most_unpacked, output_file
+from support.command import one_line
+from support.files import FormatError, input_file, most_unpacked, output_file
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; others need unlimited memory
 
@@ -43,27 +43,23 @@ def read_npz(path, what):
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # of many types, depending on what is damaged
-            raise InputError(
-                f"{path} is not a {what} or is damaged: it is no whole .npz file (pickled files, "
-                "such as PyTorch's, are not read, since opening them can run any program)"
+            raise FormatError(
+                "is no whole .npz file (pickled files, such as PyTorch's, are not read, since "
+                "opening them can run any program)"
             ) from error
         with archive:
-            yield Arrays(path, archive, os.fstat(file.fileno()).st_size)
+            yield Arrays(archive, os.fstat(file.fileno()).st_size)
 
 
 class Arrays:
     """The arrays in an open .npz file by name; each is read when it is asked for."""
 
-    def __init__(self, path, archive, size):
-        self.path = path
+    def __init__(self, archive, size):
         self.archive = archive
         self.members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         total = sum(info.file_size for info in archive.infolist())
         if total > most_unpacked(size):
-            raise InputError(
-                f"{path} would unpack from {size:,} to {total:,} bytes, so it is not a file of "
-                "numbers that a program has computed"
-            )
+            raise FormatError(f"would unpack to {total:,} bytes, as computed numbers never do")
 
     def __iter__(self):
         return iter(self.members)
@@ -84,16 +80,16 @@ class Arrays:
             return array
         except Exception as error:  # of many types, depending on what is damaged
             reason = f"is damaged or pickled, or too large ({one_line(error)})"
-            raise InputError(f"{self.path}: {name!r} {reason}") from error
+            raise FormatError(f"cannot be used: {name!r} {reason}") from error
 
     def floats(self, name):
-        """Return an array as float32; `InputError` unless it is there and all of it is finite."""
+        """Return an array as float32; `FormatError` unless it is there and all of it is finite."""
         array = self[name] if name in self else np.empty(0, bool)
         if array.dtype.kind != "f" or array.size == 0:
-            raise InputError(f"{self.path} has no array {name} of floating-point numbers")
+            raise FormatError(f"has no array {name} of floating-point numbers")
         array = finite_float32(array)
         if array is None:
-            raise InputError(f"{self.path}: {name} has values that are not finite in float32")
+            raise FormatError(f"has values in {name} that are not finite in float32")
         return array
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from support.command import InputError
-from support.files import input_file
+from support.files import FormatError, input_file
 from support.matconvnet import Network, read_matconvnet
 from support.npz import read_npz, write_npz
 from support.trained_filters import read_trained_filters
@@ -38,7 +38,7 @@ def read_weights(path, *tables):
         return Network(*read_trained_filters(path), [], [])
     if beginning.startswith(b"PK"):
         with read_npz(path, "weights file") as arrays:
-            return _network(path, arrays, tables)
+            return _network(arrays, tables)
     if beginning.startswith(b"MATLAB") or not os.path.exists(path) or path.suffix.lower() == ".mat":
         return read_matconvnet(path, *tables)
     raise InputError(
@@ -75,7 +75,7 @@ def write_weights(path, network):
     write_npz(path, arrays, "the weights")
 
 
-def _network(path, arrays, tables):
+def _network(arrays, tables):
     """Return the `Network` of the first table that fits the open .npz file."""
     found = {name.removesuffix("_weight") for name in arrays if name.endswith("_weight")}
     for table in tables:
@@ -85,29 +85,27 @@ def _network(path, arrays, tables):
         if wanted and set(wanted) <= found and not any(name.startswith("conv") for name in unused):
             break
     else:
-        raise InputError(f"{path} has no arrays conv1_1_weight, conv1_1_bias, ..., image_mean")
+        raise FormatError("has no arrays conv1_1_weight, conv1_1_bias, ..., image_mean")
     layers, channels = {}, 3
     for name in wanted:
         weight, bias = arrays.floats(f"{name}_weight"), arrays.floats(f"{name}_bias")
         inputs = 49 * channels if name == "fc6" else channels
         shape = (channels, 3, 3, bias.size) if name.startswith("conv") else (inputs, bias.size)
         if weight.shape != shape or bias.ndim != 1 or weight.size == 0:
-            raise InputError(
-                f"{path}: {name} has arrays of shapes {weight.shape} and {bias.shape}; expected "
-                f"{shape} and ({bias.size},)"
-            )
+            found = f"shapes {weight.shape} and {bias.shape}"
+            raise FormatError(f"has {found} for {name}, expected {shape} and ({bias.size},)")
         layers[name] = weight, bias
         channels = bias.size
     mean = arrays.floats("image_mean")
     if mean.shape != (3,):
-        raise InputError(f"{path}: image_mean has shape {mean.shape}; expected (3,)")
-    names = [_texts(path, arrays, name, channels) if "fc8" in layers else [] for name in NAMES]
+        raise FormatError(f"has an image_mean of shape {mean.shape}, expected (3,)")
+    names = [_texts(arrays, name, channels) if "fc8" in layers else [] for name in NAMES]
     return Network(layers, mean, *names)
 
 
-def _texts(path, arrays, name, count):
+def _texts(arrays, name, count):
     """Return an array of `count` strings as a list; [] if it is missing or empty."""
     texts = arrays[name].reshape(-1).tolist() if name in arrays else []
     if texts and (len(texts) != count or not all(isinstance(text, str) for text in texts)):
-        raise InputError(f"{path}: {name} are not the {count} names of the classes")
+        raise FormatError(f"has {name} that are not the {count} names of the classes")
     return texts

@@ -61,7 +61,7 @@ def test_what_numpy_writes_is_read_back(tmp_path, save):
 def test_floats_are_floats(tmp_path, name):
     np.savez(tmp_path / "a.npz", **ARRAYS)
     with read_npz(tmp_path / "a.npz", "thing") as arrays:
-        with pytest.raises(InputError, match=rf"a\.npz has no array {name} of floating-point"):
+        with pytest.raises(InputError, match=f"^has no array {name} of floating-point"):
             arrays.floats(name)
 
 
@@ -69,7 +69,7 @@ def test_floats_are_floats(tmp_path, name):
 def test_floats_are_finite_in_float32(tmp_path, value):
     np.savez(tmp_path / "a.npz", x=np.array([1.0, value]))
     with read_npz(tmp_path / "a.npz", "thing") as arrays:
-        with pytest.raises(InputError, match=r"a\.npz: x has values that are not finite"):
+        with pytest.raises(InputError, match=r"^has values in x that are not finite"):
             arrays.floats("x")
     assert finite_float32(np.array([value, 0.0])) is None
 
@@ -102,7 +102,7 @@ def test_floats_are_finite_in_float32(tmp_path, value):
 @pytest.mark.filterwarnings("error")
 def test_damaged_members_are_named(tmp_path, content, reason):
     path = archive(tmp_path / "a.npz", content)
-    with pytest.raises(InputError, match=rf"a\.npz: 'x' is damaged .*{reason}") as error:
+    with pytest.raises(InputError, match=rf"a\.npz .*: 'x' is damaged .*{reason}") as error:
         read_all(path)
     assert "\n" not in str(error.value)
 
@@ -129,7 +129,7 @@ def test_an_encrypted_member(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}q\x00.", b"PK\x05\x06" + bytes(9)])
 def test_other_files(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.npz is not a thing .* no whole \.npz .*PyTorch"):
+    with pytest.raises(InputError, match=r"a\.npz \(\d+ bytes\) is no whole \.npz .*PyTorch"):
         read_all(tmp_path / "a.npz")
 
 
@@ -159,7 +159,7 @@ def test_a_small_file_does_not_unpack_to_gigabytes(tmp_path, honest):
     path.write_bytes(local + name + packed + central + name + end)
     process = psutil.Process()
     before, began = process.memory_info().rss, time.process_time()
-    with pytest.raises(InputError, match="would unpack from .* bytes" if honest else "damaged"):
+    with pytest.raises(InputError, match="would unpack to .* bytes" if honest else "damaged"):
         read_all(path)
     assert time.process_time() - began < 5
     assert process.memory_info().rss - before < 100e6

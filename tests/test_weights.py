@@ -94,11 +94,11 @@ def test_the_weights_are_never_in_memory_twice(tmp_path, name):
 
 
 @pytest.mark.parametrize(("changed", "said"), [
-    ({"fc6_weight": np.zeros((48 * 32, 256), np.float32)}, r"fc6 has arrays of shapes \(1536, 256"),
-    ({"fc8_bias": np.full(12, np.inf, np.float32)}, "fc8_bias has values that are not finite"),
-    ({"fc7_weight": np.zeros((256, 1), np.float32)}, "fc7 has arrays of shapes"),
-    ({"class_names": np.array(["one", "two"])}, "class_names are not the 12 names"),
-    ({"wordnet_ids": np.arange(12)}, "wordnet_ids are not the 12 names"),
+    ({"fc6_weight": np.zeros((48 * 32, 256), np.float32)}, r"has shapes \(1536, 256\) .* for fc6"),
+    ({"fc8_bias": np.full(12, np.inf, np.float32)}, "has values in fc8_bias that are not finite"),
+    ({"fc7_weight": np.zeros((256, 1), np.float32)}, "has shapes .* for fc7"),
+    ({"class_names": np.array(["one", "two"])}, "class_names that are not the 12 names"),
+    ({"wordnet_ids": np.arange(12)}, "wordnet_ids that are not the 12 names"),
     ({"fc8_weight": None}, "no arrays conv1_1_weight"),
 ])  # fmt: skip
 def test_a_classifier_that_does_not_fit_is_refused(tmp_path, classifier, changed, said):
@@ -112,10 +112,10 @@ def test_a_classifier_that_does_not_fit_is_refused(tmp_path, classifier, changed
 
 
 @pytest.mark.parametrize(("changed", "said"), [
-    ({"conv1_1_weight": np.zeros((3, 3, 3, 5), np.float32)}, "conv1_1 has arrays of shapes"),
+    ({"conv1_1_weight": np.zeros((3, 3, 3, 5), np.float32)}, "has shapes .* for conv1_1"),
     ({"conv2_1_bias": np.full(8, np.nan, np.float32)}, "conv2_1_bias .* not finite"),
     ({"conv2_1_bias": np.zeros(8, int)}, "no array conv2_1_bias of floating-point"),
-    ({"image_mean": np.zeros(4)}, r"image_mean has shape \(4,\)"),
+    ({"image_mean": np.zeros(4)}, r"image_mean of shape \(4,\)"),
     ({"conv1_9_weight": np.zeros(3)}, "no arrays conv1_1_weight"),
     ({"conv1_1_bias": None}, "no array conv1_1_bias"),
     ({"conv3_2_weight": None}, "no arrays conv1_1_weight"),
