@@ -100,6 +100,17 @@ def test_features_and_gradient_are_those_of_the_layers(pools, wanted, size, dtyp
 
 
 @pytest.mark.layers
+@pytest.mark.parametrize("pool", [MaxPoolingLayer, AveragePoolingLayer])
+def test_the_first_convolution_may_have_a_pool(pool):
+    """Its block is then only in the cache; im2col would write it into an array."""
+    rng = np.random.default_rng(3)
+    layers = {"conv": convolution(), "relu": ReLULayer(), "pool": pool(2, 2)}
+    image = rng.standard_normal((2, 3, 14, 9)).astype(np.float32)
+    (found,) = FusedNetwork(layers).forward(image, ["pool"]).values()
+    assert relative_error(found, forward_pass(layers, image, ["pool"])["pool"]) < 1e-5
+
+
+@pytest.mark.layers
 @pytest.mark.parametrize("strip_bytes", [strips.STRIP_BYTES, 600], ids=["usual", "tiny"])
 @pytest.mark.parametrize("pools", POOLS)
 def test_gram_gradients_are_those_of_the_style_loss(pools, strip_bytes, monkeypatch):
