@@ -251,6 +251,10 @@ def _read(path, contents):
             if not h5py.is_hdf5(path):
                 raise FormatError("is not an HDF5 file, or only the beginning of one")
             with h5py.File(path, "r") as file:
+                # Other kinds may lead out of the file, to a pipe, which would be read for ever.
+                hard = h5py.h5l.TYPE_HARD
+                if file.id.links.visit(lambda _, link: link.type != hard or None, info=True):
+                    raise FormatError("has links to other places")
                 return contents(file)
         except (FormatError, MemoryError):
             raise
@@ -297,7 +301,7 @@ def _array(file, name, shape):
     """Return an array as float32; None in `shape` is any positive number."""
     dataset = file.get(name)
     found = getattr(dataset, "shape", None)  # a group has none
-    if found is None:
+    if found is None or dataset.external or dataset.is_virtual:  # the data are in another file
         raise FormatError(f"has no array {name!r}")
     fits = len(found) == len(shape) and all(
         n == expected or (expected is None and n > 0)
